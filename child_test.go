@@ -1,0 +1,141 @@
+//go:build !windows
+
+package mount
+
+import (
+	stderrors "errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
+)
+
+// A child is this test binary, with what it shall do and on which host in its
+// environment.
+const (
+	childTask = "MOUNT_TEST_TASK"
+	childDir  = "MOUNT_TEST_DIR"
+)
+
+func childEnv(task, dir string) []string {
+	return append(os.Environ(), childTask+"="+task, childDir+"="+dir)
+}
+
+func TestMain(m *testing.M) {
+	task := os.Getenv(childTask)
+	if task == "" {
+		os.Exit(m.Run())
+	}
+	h := sharedHost(nil, os.Getenv(childDir))
+	if err := runTask(h, task); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func runTask(h *host, task string) error {
+	if strings.HasPrefix(task, "worker ") {
+		return work(h, strings.TrimPrefix(task, "worker "))
+	}
+	for _, s := range scenarios {
+		if "scenario "+s.name == task {
+			return s.do(h, s.mount(h))
+		}
+	}
+	return fmt.Errorf("no task %q", task)
+}
+
+// sharedHost is the host in dir, with a model that other processes share.
+func sharedHost(t testing.TB, dir string) *host {
+	model, err := hcsmodel.Open(filepath.Join(dir, "hcs"))
+	if err != nil {
+		panic(err)
+	}
+	return hostIn(t, dir, model)
+}
+
+// work mounts and unmounts layers, some of them at targets of its own and some
+// at one that all workers want. The model fails a call that would open a layer
+// twice or close it under somebody else.
+func work(h *host, name string) error {
+	for i := 0; i < 30; i++ {
+		m := h.scratchMount(fmt.Sprint(i % 3))
+		own := h.target(name)
+		if err := h.mount(m, own); err != nil {
+			return err
+		}
+		if text, err := os.Readlink(own); err != nil || text != h.link(m) {
+			return fmt.Errorf("%s shows %s, %v, want %s", own, text, err, h.link(m))
+		}
+		err := h.mount(h.scratchMount(fmt.Sprint(i%2)), h.target("wanted"))
+		if err != nil && !stderrors.Is(err, os.ErrExist) {
+			return err
+		}
+		if err == nil {
+			if err := h.unmount(h.target("wanted")); err != nil {
+				return err
+			}
+		}
+		if err := h.unmount(own); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// link is the text of a link to the volume of a layer which is open.
+func (h *host) link(m *Mount) string {
+	path, err := h.model.GetLayerMountPath(m.Source)
+	if err != nil {
+		return err.Error()
+	}
+	return path + "/"
+}
+
+func TestProcessesMountAndUnmountTheSameAndOtherLayersAtOnce(t *testing.T) {
+	h := sharedHost(t, newHost(t).dir)
+	for i := 0; i < 3; i++ {
+		h.scratch(fmt.Sprint(i))
+	}
+	var all sync.WaitGroup
+	for i := 0; i < 6; i++ {
+		child := exec.Command(os.Args[0])
+		child.Env = childEnv(fmt.Sprintf("worker %d", i), h.dir)
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			if out, err := child.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		}()
+	}
+	all.Wait()
+	h.wantClosed()
+	h.wantAt(h.path("mnt"), "directory of []")
+}
+
+func TestGoroutinesMountAndUnmountTheSameAndOtherLayersAtOnce(t *testing.T) {
+	h := newHost(t)
+	for i := 0; i < 3; i++ {
+		h.scratch(fmt.Sprint(i))
+	}
+	var all sync.WaitGroup
+	for i := 0; i < 8; i++ {
+		name := fmt.Sprint(i)
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			if err := work(h, name); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	all.Wait()
+	h.wantClosed()
+}

@@ -1,0 +1,253 @@
+//go:build !windows
+
+package mount
+
+import (
+	"context"
+	"encoding/json"
+	stderrors "errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
+)
+
+const (
+	errorSharingViolation = syscall.Errno(0x20)
+	errorGenFailure       = syscall.Errno(0x1f)
+)
+
+// host is a machine for tests: a directory with layers, a mount table and
+// places to mount at, and a model of HCS.
+type host struct {
+	*mounter
+	t      testing.TB
+	model  *hcsmodel.Model
+	dir    string
+	pauses int
+}
+
+func newHost(t testing.TB) *host {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hostIn(t, dir, hcsmodel.New(filepath.Join(dir, "volumes")))
+	for _, name := range []string{"layers", "mnt"} {
+		if err := os.Mkdir(h.path(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+// hostIn is the host in a directory which a newHost has made.
+func hostIn(t testing.TB, dir string, model *hcsmodel.Model) *host {
+	h := &host{t: t, model: model, dir: dir}
+	h.mounter = &mounter{hcs: model, table: table{filepath.Join(dir, "table")}}
+	h.pause = func(ctx context.Context) error {
+		h.pauses++
+		return ctx.Err()
+	}
+	return h
+}
+
+func (h *host) path(elements ...string) string {
+	return filepath.Join(append([]string{h.dir}, elements...)...)
+}
+
+// target returns a path to mount at, at which nothing is.
+func (h *host) target(name string) string { return h.path("mnt", name) }
+
+// scratch makes a writable layer and returns its mount.
+func (h *host) scratch(name string) *Mount {
+	h.write(h.path("layers", name, "sandbox.vhdx"), "scratch")
+	return h.scratchMount(name)
+}
+
+func (h *host) scratchMount(name string) *Mount {
+	return &Mount{Type: "windows-layer", Source: h.path("layers", name),
+		Options: []string{ParentLayerPathsFlag + `["C:\\layers\\1","C:\\layers\\0"]`}}
+}
+
+// base makes a read-only layer without parents and returns its mount.
+func (h *host) base(name string) *Mount {
+	h.write(h.path("layers", name, "Files", "hello.txt"), "hello")
+	h.write(h.path("layers", name, "Hives", "System_Base"), "hive")
+	return h.baseMount(name)
+}
+
+func (h *host) baseMount(name string) *Mount {
+	return &Mount{Type: "windows-layer", Source: h.path("layers", name)}
+}
+
+func (h *host) write(path, text string) {
+	h.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) mkdir(path string) string {
+	h.t.Helper()
+	if err := os.Mkdir(path, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	return path
+}
+
+func (h *host) mount(m *Mount, target string) error {
+	return h.mounter.mount(context.Background(), m, target)
+}
+
+func (h *host) mustMount(m *Mount, target string) {
+	h.t.Helper()
+	if err := h.mount(m, target); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) unmount(path string) error {
+	_, err := h.mounter.unmount(context.Background(), path)
+	return err
+}
+
+func (h *host) mustUnmount(path string) {
+	h.t.Helper()
+	if err := h.unmount(path); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// record is the record of a target, or fails the test.
+func (h *host) record(target string) record {
+	h.t.Helper()
+	k, err := targetKey(target)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r, err := h.table.read(k)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return r
+}
+
+// records returns all records in the table.
+func (h *host) records() []record {
+	paths, err := filepath.Glob(h.path("table", "mounts", "*.json"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var records []record
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		var r record
+		if err := json.Unmarshal(data, &r); err != nil {
+			h.t.Fatalf("%s: %v", path, err)
+		}
+		records = append(records, r)
+	}
+	return records
+}
+
+// wantNoLeak fails the test when a layer is open that no record names.
+func (h *host) wantNoLeak() {
+	h.t.Helper()
+	recorded := map[string]bool{}
+	for _, r := range h.records() {
+		recorded[r.Source] = true
+	}
+	for _, layer := range h.model.OpenLayers() {
+		if !recorded[layer] {
+			h.t.Errorf("layer %s is open without a record", layer)
+		}
+	}
+}
+
+// wantClosed fails the test when a layer is open, or anything is in the table.
+func (h *host) wantClosed() {
+	h.t.Helper()
+	if open := h.model.OpenLayers(); len(open) != 0 {
+		h.t.Errorf("open layers: %q", open)
+	}
+	for _, pattern := range []string{"mounts/*", "layers/*"} {
+		if left, _ := filepath.Glob(h.path("table", pattern)); len(left) != 0 {
+			h.t.Errorf("left in the table: %q", left)
+		}
+	}
+}
+
+// wantAt fails the test unless what describe tells of path is want.
+func (h *host) wantAt(path, want string) {
+	h.t.Helper()
+	if got := describe(path); got != want {
+		h.t.Errorf("at %s: %s, want %s", path, got, want)
+	}
+}
+
+// describe tells what is at a path: "nothing", "link to …", "file: …", or
+// "directory of …".
+func describe(path string) string {
+	info, err := os.Lstat(path)
+	switch {
+	case stderrors.Is(err, os.ErrNotExist):
+		return "nothing"
+	case err != nil:
+		return err.Error()
+	case info.Mode()&os.ModeSymlink != 0:
+		text, err := os.Readlink(path)
+		if err != nil {
+			return err.Error()
+		}
+		return "link to " + text
+	case info.IsDir():
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return err.Error()
+		}
+		names := []string{}
+		for _, entry := range entries {
+			names = append(names, entry.Name())
+		}
+		return fmt.Sprintf("directory of %q", names)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	return "file: " + string(data)
+}
+
+// wantCalls fails the test unless HCS was called exactly so. The layers'
+// directory is left out of want.
+func (h *host) wantCalls(want ...string) {
+	h.t.Helper()
+	got := strings.ReplaceAll(strings.Join(h.model.Calls(), "\n"), h.path("layers")+string(filepath.Separator), "")
+	if got != strings.Join(want, "\n") {
+		h.t.Errorf("calls:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+// failNext makes the next calls of that name fail with codes, one each, before
+// they have an effect.
+func (h *host) failNext(name hcsmodel.Call, codes ...syscall.Errno) {
+	h.model.Before = func(call hcsmodel.Call, layer string) error {
+		if call != name || len(codes) == 0 {
+			return nil
+		}
+		code := codes[0]
+		codes = codes[1:]
+		return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
+	}
+}

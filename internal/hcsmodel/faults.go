@@ -1,0 +1,126 @@
+package hcsmodel
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// SetFaults plans what goes wrong in the calls to come, of all processes that
+// opened dir; it replaces what was planned. A line is the name of a call, what
+// happens, and in how many calls:
+//
+//	PrepareLayer 0x15 2            fails with that Windows code or HRESULT
+//	ActivateLayer kill-before 1    the process is killed before the effect
+//	ActivateLayer kill-after 1     … after it
+func SetFaults(dir string, lines ...string) error {
+	for _, line := range lines {
+		if _, err := parseFault(line); err != nil {
+			return err
+		}
+	}
+	path := faults{dir}.path()
+	return withLock(path+".lock", func() error {
+		return replace(path, []byte(strings.Join(lines, "\n")))
+	})
+}
+
+// faults is the plan in the file of that name in a directory.
+type faults struct{ dir string }
+
+func (f faults) path() string { return filepath.Join(f.dir, "faults") }
+
+func (f faults) before(call Call, layer string) error {
+	fault, err := f.take(call, func(f fault) bool { return f.kind != "kill-after" })
+	switch {
+	case err != nil:
+		return err
+	case fault.kind == "kill-before":
+		return killSelf()
+	case fault.code != 0:
+		return &Error{Call: call, Layer: layer, Code: fault.code}
+	}
+	return nil
+}
+
+func (f faults) after(call Call, _ string) error {
+	fault, err := f.take(call, func(f fault) bool { return f.kind == "kill-after" })
+	if err == nil && fault.kind != "" {
+		return killSelf()
+	}
+	return err
+}
+
+// take finds the first planned fault of the call that matches, and plans it once
+// less. It returns the zero fault when there is none.
+func (f faults) take(call Call, match func(fault) bool) (fault, error) {
+	var found fault
+	err := withLock(f.path()+".lock", func() error {
+		lines, err := readLines(f.path())
+		if err != nil {
+			return err
+		}
+		for i, line := range lines {
+			fault, err := parseFault(line)
+			if err != nil {
+				return err
+			}
+			if fault.call != call || fault.count == 0 || !match(fault) {
+				continue
+			}
+			found = fault
+			lines[i] = fmt.Sprintf("%s %s %d", fault.call, fault.kind, fault.count-1)
+			return replace(f.path(), []byte(strings.Join(lines, "\n")))
+		}
+		return nil
+	})
+	return found, err
+}
+
+type fault struct {
+	call  Call
+	kind  string // "kill-before", "kill-after", or the code as text
+	code  syscall.Errno
+	count int
+}
+
+func parseFault(line string) (fault, error) {
+	fields := strings.Fields(line)
+	if len(fields) != 3 {
+		return fault{}, fmt.Errorf("fault %q: want a call, what happens and a count", line)
+	}
+	f := fault{call: Call(fields[0]), kind: fields[1]}
+	switch f.call {
+	case Activate, Prepare, MountPath, Unprepare, Deactivate:
+	default:
+		return fault{}, fmt.Errorf("fault %q: no such call", line)
+	}
+	if f.kind != "kill-before" && f.kind != "kill-after" {
+		code, err := strconv.ParseUint(f.kind, 0, 32)
+		if err != nil || code == 0 {
+			return fault{}, fmt.Errorf("fault %q: want kill-before, kill-after or a code", line)
+		}
+		f.code = syscall.Errno(code)
+	}
+	var err error
+	if f.count, err = strconv.Atoi(fields[2]); err != nil || f.count < 0 {
+		return fault{}, fmt.Errorf("fault %q: bad count", line)
+	}
+	return f, nil
+}
+
+// killSelf ends the process as SIGKILL and TerminateProcess do: nothing deferred
+// runs. It does not return, or else with an error.
+func killSelf() error {
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Kill()
+	}
+	if err != nil {
+		return err
+	}
+	select {}
+}

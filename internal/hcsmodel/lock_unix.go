@@ -1,0 +1,19 @@
+//go:build !windows
+
+package hcsmodel
+
+import (
+	"os"
+	"syscall"
+)
+
+// lock waits for the lock of the file. It belongs to the open file, so that two
+// goroutines that each opened it exclude one another too.
+func lock(file *os.File) error {
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
+		if err != syscall.EINTR {
+			return err
+		}
+	}
+}

@@ -1,0 +1,13 @@
+package hcsmodel
+
+import (
+	"os"
+
+	"golang.org/x/sys/windows"
+)
+
+// lock waits for the lock of the file. It belongs to the handle, so that two
+// goroutines that each opened it exclude one another too.
+func lock(file *os.File) error {
+	return windows.LockFileEx(windows.Handle(file.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK, 0, 1, 0, &windows.Overlapped{})
+}

@@ -1,0 +1,357 @@
+package mount
+
+import (
+	"context"
+	stderrors "errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pkg/errors"
+)
+
+// layerType is the type of mount that a snapshotter hands out for a layer.
+const layerType = "windows-layer"
+
+// mounter carries out mounts over HCS and the table.
+type mounter struct {
+	hcs   hcs
+	table table
+	// pause waits before a failed call is tried again.
+	pause func(context.Context) error
+}
+
+// layer is what HCS has to know of a layer.
+type layer struct {
+	source  string
+	parents []string
+}
+
+func (mt *mounter) all(ctx context.Context, mounts []Mount, target string) error {
+	for i := range mounts {
+		if err := mt.mount(ctx, &mounts[i], target); err != nil {
+			return withUndo(err, mt.unmountMounts(ctx, mounts[:i], target))
+		}
+	}
+	return nil
+}
+
+func (mt *mounter) unmountMounts(ctx context.Context, mounts []Mount, target string) error {
+	var errs []error
+	for i := len(mounts) - 1; i >= 0; i-- {
+		mountpoint, err := mounts[i].mountpoint(target)
+		if err == nil {
+			err = mt.unmountAll(ctx, mountpoint)
+		}
+		errs = append(errs, err)
+	}
+	return stderrors.Join(errs...)
+}
+
+func (mt *mounter) mount(ctx context.Context, m *Mount, target string) error {
+	l, err := m.layer()
+	if err != nil {
+		return err
+	}
+	target, err = m.mountpoint(target)
+	if err != nil {
+		return err
+	}
+	r := record{Target: target, Source: l.source, Base: len(l.parents) == 0}
+	if r.TargetKey, err = targetKey(target); err != nil {
+		return err
+	}
+	if r.SourceKey, err = sourceKey(l.source); err != nil {
+		return err
+	}
+	if err := mt.table.prepare(); err != nil {
+		return err
+	}
+
+	unlockTarget, err := mt.table.lockTarget(ctx, r.TargetKey)
+	if err != nil {
+		return err
+	}
+	defer unlockTarget()
+	if err := mt.clear(ctx, r.TargetKey); err != nil {
+		return err
+	}
+	if r.Replaced, err = inspect(target); err != nil {
+		return err
+	}
+
+	unlockSource, err := mt.table.lockSource(ctx, r.SourceKey)
+	if err != nil {
+		return err
+	}
+	defer unlockSource()
+	return mt.show(ctx, l, r)
+}
+
+// layer returns the layer that m mounts, or why m is refused.
+func (m *Mount) layer() (layer, error) {
+	if m.Type != layerType {
+		return layer{}, errors.Errorf("invalid windows mount type: '%s'", m.Type)
+	}
+	if err := checkSource(m.Source); err != nil {
+		return layer{}, err
+	}
+	parents, err := m.GetParentPaths()
+	return layer{filepath.Clean(m.Source), parents}, err
+}
+
+// clear makes way for a mount at target. A mount that is live is left alone and
+// is an error; what a killed process or a reboot left is unmounted.
+func (mt *mounter) clear(ctx context.Context, target key) error {
+	r, unlock, err := mt.find(ctx, target)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if r.isShown() {
+		open, err := mt.isOpen(r)
+		if err != nil {
+			return err
+		}
+		if open {
+			return errors.Wrapf(os.ErrExist, "failed to mount at %s: it shows layer %s", r.Target, r.Source)
+		}
+	}
+	return mt.unmountRecord(r)
+}
+
+// find returns the record of a target, whose lock the caller holds, and locks
+// its layer. The error matches os.ErrNotExist when there is no record.
+func (mt *mounter) find(ctx context.Context, target key) (r record, unlock func(), err error) {
+	r, err = mt.table.read(target)
+	if errors.Is(err, os.ErrNotExist) {
+		if sweepErr := mt.sweep(ctx, target); sweepErr != nil {
+			err = sweepErr
+		}
+		return record{}, nil, err
+	}
+	if err != nil {
+		return record{}, nil, err
+	}
+	unlock, err = mt.table.lockSource(ctx, r.SourceKey)
+	return r, unlock, err
+}
+
+// sweep drops a record that is pending since its process was killed: before HCS
+// was called, or when the layer had been closed.
+func (mt *mounter) sweep(ctx context.Context, target key) error {
+	r, err := mt.table.readPending(target)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	unlock, err := mt.table.lockSource(ctx, r.SourceKey)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return mt.table.drop(r)
+}
+
+// isOpen tells whether the layer of a record is open. Only while it is does HCS
+// know its volume. A read-only layer has none: its directory shows it, open or
+// not.
+func (mt *mounter) isOpen(r record) (bool, error) {
+	path, err := mt.hcs.GetLayerMountPath(r.Source)
+	if isNotOpen(err) || isAny(err, errorNotReady, errorDeviceNotConnected, errorInvalidParameter) {
+		return false, nil
+	}
+	if err != nil {
+		return false, errors.Wrapf(err, "failed to get mount path of layer %s", r.Source)
+	}
+	if path == "" {
+		path = r.Source
+	}
+	return strings.EqualFold(path, r.Volume), nil
+}
+
+// show opens the layer, unless another target shows it already, and puts the
+// link at the target. Either all is done or nothing.
+func (mt *mounter) show(ctx context.Context, l layer, r record) error {
+	open, err := mt.shared(r)
+	if err != nil {
+		return err
+	}
+	if open != nil {
+		// HCS knows the layer by the path it was opened with.
+		r.Source, r.Volume = open.Source, open.Volume
+	}
+	if err := mt.table.add(r); err != nil {
+		return withUndo(err, mt.table.drop(r))
+	}
+	if open == nil {
+		if r.Volume, err = mt.openLayer(ctx, l); err != nil {
+			var open *leftOpen
+			if errors.As(err, &open) {
+				return err // the record stays, for Unmount to close the layer
+			}
+			return withUndo(err, mt.table.drop(r))
+		}
+		if err := mt.table.update(r); err != nil {
+			return withUndo(err, mt.release(r))
+		}
+	}
+	if err := r.show(); err != nil {
+		return withUndo(err, mt.release(r))
+	}
+	return nil
+}
+
+// shared returns the record of another target that shows r's layer, and nil
+// when the layer is to be opened.
+func (mt *mounter) shared(r record) (*record, error) {
+	others, err := mt.table.others(r)
+	if err != nil {
+		return nil, err
+	}
+	var killed *record
+	for i := range others {
+		other := &others[i]
+		if other.Volume == "" || other.closing {
+			killed = other
+			continue
+		}
+		open, err := mt.isOpen(*other)
+		if err != nil {
+			return nil, err
+		}
+		if open {
+			return other, nil
+		}
+		// The system was started again. Where it was not, and the layer is open
+		// after all, activating it fails and harms nobody.
+	}
+	if killed == nil {
+		return nil, nil
+	}
+	// Nobody can tell how far the killed process had come.
+	return nil, mt.closeLayer(killed.Source)
+}
+
+// unmountAll unmounts path until nothing is left to unmount.
+func (mt *mounter) unmountAll(ctx context.Context, path string) error {
+	for {
+		if found, err := mt.unmount(ctx, path); !found || err != nil {
+			return err
+		}
+	}
+}
+
+// unmount unmounts what path stands for, a target or the directory of a layer,
+// and tells whether the table knew it.
+func (mt *mounter) unmount(ctx context.Context, path string) (found bool, err error) {
+	if path == "" {
+		return false, nil
+	}
+	path, err = absolute(path)
+	if err != nil {
+		return false, errors.WithMessage(err, "failed to unmount")
+	}
+	target, err := targetKey(path)
+	if err != nil {
+		return false, err
+	}
+	if found, err := mt.unmountTarget(ctx, target); found || err != nil {
+		return found, err
+	}
+	source, err := sourceKey(path)
+	if err != nil {
+		return false, err
+	}
+	targets, err := mt.table.targets(source)
+	if err != nil {
+		return false, err
+	}
+	var errs []error
+	for target := range targets {
+		one, err := mt.unmountTarget(ctx, target)
+		found = found || one
+		errs = append(errs, err)
+	}
+	if err := stderrors.Join(errs...); found || err != nil {
+		return found, err
+	}
+	return false, mt.closeUnknown(ctx, path, source)
+}
+
+func (mt *mounter) unmountTarget(ctx context.Context, target key) (found bool, err error) {
+	if found, err := mt.table.has(target); !found || err != nil {
+		return false, err
+	}
+	if err := mt.table.prepare(); err != nil {
+		return false, err
+	}
+	unlockTarget, err := mt.table.lockTarget(ctx, target)
+	if err != nil {
+		return false, err
+	}
+	defer unlockTarget()
+	r, unlockSource, err := mt.find(ctx, target)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer unlockSource()
+	return true, mt.unmountRecord(r)
+}
+
+// unmountRecord undoes the mount that r records. What it could not undo is in
+// the error, and then the record stays.
+func (mt *mounter) unmountRecord(r record) error {
+	if err := r.hide(); err != nil {
+		return err
+	}
+	return mt.release(r)
+}
+
+// release closes the layer of a record when no other target shows it, puts the
+// directory back that the link replaced, and forgets the record.
+func (mt *mounter) release(r record) error {
+	others, err := mt.table.others(r)
+	if err != nil {
+		return err
+	}
+	if len(others) == 0 {
+		if err := mt.table.setClosing(r); err != nil {
+			return err
+		}
+		if err := mt.closeLayer(r.Source); err != nil {
+			return err
+		}
+	}
+	if err := r.putBack(); err != nil {
+		return err
+	}
+	return mt.table.drop(r)
+}
+
+// closeUnknown closes a layer that other code may have opened.
+func (mt *mounter) closeUnknown(ctx context.Context, path string, source key) error {
+	if !isLayer(path) {
+		return nil
+	}
+	if err := checkSource(path); err != nil {
+		return err
+	}
+	if err := mt.table.prepare(); err != nil {
+		return err
+	}
+	unlock, err := mt.table.lockSource(ctx, source)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return mt.closeLayer(path)
+}

@@ -1,0 +1,234 @@
+package mount
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/pkg/errors"
+)
+
+// maxPath is the longest path that Windows takes, in UTF-16 units, with its
+// terminating NUL (UNICODE_STRING counts bytes in 16 bits).
+const maxPath = 32767
+
+// checkPath refuses what would make Windows act on another file than the one
+// that the caller named. It looks at the text alone.
+func checkPath(path string) error {
+	switch {
+	case path == "":
+		return errors.New("path is empty")
+	case strings.IndexByte(path, 0) >= 0:
+		return errors.Errorf("path %q holds a NUL", path)
+	case !utf8.ValidString(path):
+		return errors.Errorf("path %q is not valid Unicode", path)
+	case len(path) >= maxPath && len(utf16.Encode([]rune(path))) >= maxPath:
+		return errors.Errorf("path %.64q… is longer than Windows allows (%d)", path, maxPath)
+	case !isAbs(path):
+		return errors.Errorf("path %q is not absolute", path)
+	}
+	if windowsVolume(path) == "" {
+		return nil
+	}
+	for _, element := range elements(path) {
+		if err := checkElement(element); err != nil {
+			return errors.WithMessagef(err, "path %q", path)
+		}
+	}
+	return nil
+}
+
+// checkSource is checkPath for the directory of a layer. HCS takes the last
+// element as the layer's ID and the rest as the directory of all layers: without
+// an ID it would act on all of them.
+func checkSource(source string) error {
+	if err := checkPath(source); err != nil {
+		return errors.WithMessage(err, "invalid layer source")
+	}
+	all := elements(source)
+	if len(all) == 0 {
+		return errors.Errorf("invalid layer source: %q is the root of a volume", source)
+	}
+	switch last := all[len(all)-1]; last {
+	case "", ".", "..":
+		return errors.Errorf("invalid layer source: last element of %q is %q", source, last)
+	}
+	return nil
+}
+
+// checkElement refuses a name that Windows reads as something else: a stream of
+// a file (a:b), a pattern of names, a device in any directory (CON, nul.txt), or
+// the same name without the dots and spaces at its end.
+func checkElement(element string) error {
+	if element == "" || element == "." || element == ".." {
+		return nil
+	}
+	if strings.IndexByte(element, ':') >= 0 {
+		return errors.Errorf("element %q names a stream of a file", element)
+	}
+	if strings.ContainsAny(element, `<>"|?*`) {
+		return errors.Errorf("element %q is a pattern", element)
+	}
+	if last := element[len(element)-1]; last == '.' || last == ' ' {
+		return errors.Errorf("element %q ends in a dot or a space, which Windows drops", element)
+	}
+	if isDevice(element) {
+		return errors.Errorf("element %q is the name of a device", element)
+	}
+	return nil
+}
+
+// isDevice tells whether name is one that Windows reserves in every directory,
+// with or without an extension.
+// https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+func isDevice(name string) bool {
+	if dot := strings.IndexByte(name, '.'); dot >= 0 {
+		name = name[:dot]
+	}
+	name = strings.ToUpper(strings.TrimRight(name, " "))
+	switch name {
+	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
+		return true
+	}
+	if !strings.HasPrefix(name, "COM") && !strings.HasPrefix(name, "LPT") {
+		return false
+	}
+	switch name[3:] {
+	case "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "¹", "²", "³":
+		return true
+	}
+	return false
+}
+
+// absolute returns path made absolute and clean.
+func absolute(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", errors.WithStack(err)
+	}
+	return path, checkPath(path)
+}
+
+// isAbs tells whether path is absolute on Windows or, elsewhere, on the system
+// this runs on: the portable part of a mount runs on real files there.
+func isAbs(path string) bool {
+	return isWindowsAbs(path) || filepath.Separator == '/' && strings.HasPrefix(path, "/")
+}
+
+// isWindowsAbs tells on every system whether path is absolute on Windows.
+func isWindowsAbs(path string) bool {
+	volume := windowsVolume(path)
+	if len(volume) == 2 { // C:x is relative to the current directory of drive C
+		return len(path) > 2 && isSeparator(path[2])
+	}
+	return volume != ""
+}
+
+// windowsVolume returns the part of path that names a volume: `C:`,
+// `\\server\share`, or what follows `\\?\` up to a volume or share. The device
+// namespace `\\.\` has none: it is not for files.
+func windowsVolume(path string) string {
+	if hasDrive(path) {
+		return path[:2]
+	}
+	if len(path) < 3 || !isSeparator(path[0]) || !isSeparator(path[1]) {
+		return ""
+	}
+	if path[2] == '.' && (len(path) == 3 || isSeparator(path[3])) {
+		return ""
+	}
+	if path[2] != '?' || len(path) < 4 || !isSeparator(path[3]) {
+		return path[:shareEnd(path, 2)]
+	}
+	if len(path) >= 8 && strings.EqualFold(path[4:7], "UNC") && isSeparator(path[7]) {
+		return path[:shareEnd(path, 8)]
+	}
+	end := elementEnd(path, 4)
+	if name := path[4:end]; name == "" || strings.IndexByte(name, ':') >= 0 && !(hasDrive(name) && len(name) == 2) {
+		return ""
+	}
+	return path[:end]
+}
+
+// shareEnd returns where `server\share`, which begins at start, ends; 0 when
+// one of the two is missing.
+func shareEnd(path string, start int) int {
+	server := elementEnd(path, start)
+	if server == start || server == len(path) {
+		return 0
+	}
+	share := elementEnd(path, server+1)
+	if share == server+1 {
+		return 0
+	}
+	return share
+}
+
+func elementEnd(path string, start int) int {
+	for start < len(path) && !isSeparator(path[start]) {
+		start++
+	}
+	return start
+}
+
+func hasDrive(path string) bool {
+	return len(path) >= 2 && path[1] == ':' &&
+		('a' <= path[0] && path[0] <= 'z' || 'A' <= path[0] && path[0] <= 'Z')
+}
+
+// elements returns what lies between the separators of path after its volume,
+// and nothing for the root of the volume. A separator at the end makes a last
+// element that is empty.
+func elements(path string) []string {
+	rest := path[len(windowsVolume(path)):]
+	if rest == "" || len(rest) == 1 && isSeparator(rest[0]) {
+		return nil
+	}
+	if isSeparator(rest[0]) {
+		rest = rest[1:]
+	}
+	return strings.Split(strings.ReplaceAll(rest, `\`, `/`), "/")
+}
+
+func isSeparator(c byte) bool { return c == '\\' || c == '/' }
+
+// mountpoint returns where the mount is shown when it is mounted at target: the
+// absolute path of target, or of the sub-directory of it that m.Target names.
+// The way to the sub-directory must not pass through a link, which could lead
+// out of the target; that target itself is a link (to the volume of another
+// layer) is what sub-directories are for.
+func (m *Mount) mountpoint(target string) (string, error) {
+	if target == "" {
+		return "", errors.New("invalid mount target: path is empty")
+	}
+	path, err := absolute(target)
+	if err != nil {
+		return "", errors.WithMessage(err, "invalid mount target")
+	}
+	if len(elements(path)) == 0 {
+		return "", errors.Errorf("invalid mount target: %q is the root of a volume", path)
+	}
+	sub := strings.FieldsFunc(m.Target, func(r rune) bool { return r == '\\' || r == '/' })
+	for i, element := range sub {
+		if element == "." || element == ".." {
+			return "", errors.Errorf("invalid mount target: sub-directory %q has the element %q", m.Target, element)
+		}
+		if err := checkElement(element); err != nil {
+			return "", errors.WithMessagef(err, "invalid mount target: sub-directory %q", m.Target)
+		}
+		path = filepath.Join(path, element)
+		if i == len(sub)-1 {
+			break
+		}
+		info, err := os.Lstat(path)
+		if err != nil {
+			return "", errors.Wrapf(err, "invalid mount target: sub-directory %q", m.Target)
+		}
+		if !info.IsDir() {
+			return "", errors.Errorf("invalid mount target: sub-directory %q passes through %s, which is no directory", m.Target, path)
+		}
+	}
+	return path, nil
+}

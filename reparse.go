@@ -1,0 +1,53 @@
+package mount
+
+import (
+	"encoding/binary"
+	"strings"
+	"unicode/utf16"
+
+	"github.com/pkg/errors"
+)
+
+// decodeSymlink returns the text of a symbolic link from its reparse point, a
+// REPARSE_DATA_BUFFER ([MS-FSCC] 2.1.2.4), all little-endian: tag (4 bytes),
+// length (2), reserved (2), then for a symbolic link offset and length of the
+// substitute name (2 each), of the print name (2 each), flags (4), and the text
+// in which the offsets count.
+func decodeSymlink(data []byte) (string, error) {
+	const tagSymlink, header = 0xa000000c, 20
+	if len(data) < header {
+		return "", errors.New("reparse point is cut short")
+	}
+	if tag := binary.LittleEndian.Uint32(data); tag != tagSymlink {
+		return "", errors.Errorf("reparse point 0x%x is not a symbolic link", tag)
+	}
+	start := header + int(binary.LittleEndian.Uint16(data[8:]))
+	end := start + int(binary.LittleEndian.Uint16(data[10:]))
+	if end > len(data) || (end-start)%2 != 0 {
+		return "", errors.New("reparse point is cut short")
+	}
+	name := make([]uint16, 0, (end-start)/2)
+	for i := start; i < end; i += 2 {
+		name = append(name, binary.LittleEndian.Uint16(data[i:]))
+	}
+	return string(utf16.Decode(name)), nil
+}
+
+// sameWindowsLink tells whether two texts lead to the same place. Windows stores
+// what was `\\?\` or nothing before a drive as `\??\`, and `\\` before a share
+// as `\??\UNC\`.
+func sameWindowsLink(a, b string) bool {
+	return strings.EqualFold(bareLink(a), bareLink(b))
+}
+
+func bareLink(text string) string {
+	for _, prefix := range []string{`\??\UNC\`, `\\?\UNC\`} {
+		if len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix) {
+			return `\\` + strings.TrimRight(text[len(prefix):], `\`)
+		}
+	}
+	for _, prefix := range []string{`\??\`, `\\?\`} {
+		text = strings.TrimPrefix(text, prefix)
+	}
+	return strings.TrimRight(text, `\`)
+}

@@ -1,0 +1,341 @@
+package mount
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	stderrors "errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pkg/errors"
+)
+
+// table is the mount table, a directory on disk:
+//
+//	mounts/<target>.json      the record of a mount
+//	mounts/<target>.pending   one that is being put in the table, or taken out
+//	layers/<source>/<target>  an empty file: the layer is shown at the target
+//
+// <target> and <source> are the keys of the paths. The empty file is there before
+// the record and removed after it, so that a record is found by target and by
+// source. Its name gets the suffix ".closing" before the layer is closed.
+// A record is read and written under the lock of its target, and written under
+// that of its layer too.
+type table struct{ dir string }
+
+// record is what the table remembers of a mount.
+type record struct {
+	Target string `json:"target"`
+	Source string `json:"source"`
+	// Volume is the mount path of the layer, and empty until HCS has told it:
+	// until then there is no link.
+	Volume string `json:"volume"`
+	// Base tells that the layer has no parents, so that its files are shown.
+	Base bool `json:"base"`
+	// Replaced tells that Target was an empty directory.
+	Replaced bool `json:"replaced"`
+	// TargetKey and SourceKey are kept because a path that has gone, or that led
+	// through a link which has gone, has another key.
+	TargetKey key `json:"targetKey"`
+	SourceKey key `json:"sourceKey"`
+
+	// closing tells that the layer was about to be closed with this mount.
+	closing bool
+}
+
+// key stands for a path: all ways to write the path have the same key.
+type key string
+
+func keyOf(canonical string) key {
+	sum := sha256.Sum256([]byte(canonical))
+	return key(hex.EncodeToString(sum[:16]))
+}
+
+func (k key) valid() bool {
+	raw, err := hex.DecodeString(string(k))
+	return err == nil && len(raw) == 16 && hex.EncodeToString(raw) == string(k)
+}
+
+// maxRecord bounds what is read of a record: two paths, each rune escaped.
+const maxRecord = 4 * 6 * maxPath
+
+func (t table) recordPath(target key) string {
+	return filepath.Join(t.dir, "mounts", string(target)+".json")
+}
+
+func (t table) pendingPath(target key) string {
+	return filepath.Join(t.dir, "mounts", string(target)+".pending")
+}
+
+func (t table) layerPath(source key) string {
+	return filepath.Join(t.dir, "layers", string(source))
+}
+
+// markPath is the empty file that tells where a record's layer is shown.
+func (t table) markPath(r record) string {
+	return filepath.Join(t.layerPath(r.SourceKey), string(r.TargetKey))
+}
+
+const closingSuffix = ".closing"
+
+// prepare creates the table, or makes sure that the one which is there can be
+// believed.
+func (t table) prepare() error {
+	for _, dir := range []string{t.dir, filepath.Join(t.dir, "mounts"), filepath.Join(t.dir, "layers")} {
+		if err := makePrivateDir(dir); err != nil {
+			return errors.Wrap(err, "mount table")
+		}
+	}
+	return nil
+}
+
+// has tells whether the target has a record, or a pending one.
+func (t table) has(target key) (bool, error) {
+	for _, path := range []string{t.recordPath(target), t.pendingPath(target)} {
+		if _, err := os.Lstat(path); err == nil {
+			return true, nil
+		} else if !os.IsNotExist(err) {
+			return false, errors.Wrap(err, "mount table")
+		}
+	}
+	return false, nil
+}
+
+// read returns the record of a target; its error matches os.ErrNotExist when
+// there is none.
+func (t table) read(target key) (record, error) {
+	return readRecord(t.recordPath(target), target)
+}
+
+// readPending returns the record that a process was about to put in the table,
+// or to take out, when it was killed. One that is not whole is removed: then
+// nothing else had been done.
+func (t table) readPending(target key) (record, error) {
+	path := t.pendingPath(target)
+	r, err := readRecord(path, target)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		return r, err
+	}
+	if err := os.Remove(path); err != nil {
+		return record{}, errors.Wrap(err, "mount table")
+	}
+	return record{}, errors.WithStack(os.ErrNotExist)
+}
+
+func readRecord(path string, target key) (record, error) {
+	file, err := openPrivate(path)
+	if err != nil {
+		return record{}, errors.Wrap(err, "mount table")
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxRecord+1))
+	if err != nil {
+		return record{}, errors.Wrap(err, "mount table")
+	}
+	r, err := decodeRecord(data)
+	if err == nil && r.TargetKey != target {
+		err = errors.Errorf("is the record of %s", r.Target)
+	}
+	if err != nil {
+		return record{}, errors.WithMessagef(err, "mount table: damaged record %s", path)
+	}
+	return r, nil
+}
+
+// decodeRecord accepts exactly what encode writes: a record that was torn,
+// changed or written by something else is not followed.
+func decodeRecord(data []byte) (record, error) {
+	var r record
+	if len(data) > maxRecord {
+		return r, errors.New("too long")
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return record{}, errors.WithStack(err)
+	}
+	again, err := r.encode()
+	if err != nil {
+		return record{}, err
+	}
+	if !bytes.Equal(data, again) {
+		return record{}, errors.New("not as this package writes it")
+	}
+	if err := checkPath(r.Target); err != nil {
+		return record{}, errors.WithMessage(err, "target")
+	}
+	if err := checkSource(r.Source); err != nil {
+		return record{}, err
+	}
+	if !r.TargetKey.valid() || !r.SourceKey.valid() {
+		return record{}, errors.New("malformed key")
+	}
+	return r, nil
+}
+
+func (r record) encode() ([]byte, error) {
+	data, err := json.Marshal(r)
+	return append(data, '\n'), errors.WithStack(err)
+}
+
+// add puts a record in the table, durably, and whole or not at all.
+func (t table) add(r record) error {
+	err := t.writePending(r)
+	if err == nil {
+		err = makePrivateDir(t.layerPath(r.SourceKey))
+	}
+	if err == nil {
+		err = writePrivate(t.markPath(r), nil)
+	}
+	if err == nil {
+		err = t.commit(r)
+	}
+	return errors.Wrapf(err, "mount table: failed to record %s", r.Target)
+}
+
+// update replaces a record, durably, and whole or not at all.
+func (t table) update(r record) error {
+	err := t.writePending(r)
+	if err == nil {
+		err = t.commit(r)
+	}
+	return errors.Wrapf(err, "mount table: failed to record %s", r.Target)
+}
+
+func (t table) writePending(r record) error {
+	data, err := r.encode()
+	if err != nil {
+		return err
+	}
+	return writePrivate(t.pendingPath(r.TargetKey), data)
+}
+
+func (t table) commit(r record) error {
+	return os.Rename(t.pendingPath(r.TargetKey), t.recordPath(r.TargetKey))
+}
+
+func writePrivate(path string, data []byte) error {
+	file, err := createPrivate(path)
+	if err != nil {
+		return err
+	}
+	if len(data) > 0 {
+		if _, err = file.Write(data); err == nil {
+			err = file.Sync()
+		}
+	}
+	return stderrors.Join(err, file.Close())
+}
+
+// drop takes a record out of the table. Until all is gone it is a pending one.
+func (t table) drop(r record) error {
+	err := os.Rename(t.recordPath(r.TargetKey), t.pendingPath(r.TargetKey))
+	for _, path := range []string{
+		t.markPath(r),
+		t.markPath(r) + closingSuffix,
+		t.layerPath(r.SourceKey), // not empty while the layer is shown elsewhere
+		t.pendingPath(r.TargetKey),
+	} {
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist) {
+			break
+		}
+		err = os.Remove(path)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Wrapf(err, "mount table: failed to forget %s", r.Target)
+}
+
+// setClosing remembers that a record's layer is about to be closed. Should the
+// process be killed then, the layer is half open.
+func (t table) setClosing(r record) error {
+	err := os.Rename(t.markPath(r), t.markPath(r)+closingSuffix)
+	if errors.Is(err, os.ErrNotExist) { // closing it has failed before
+		return nil
+	}
+	return errors.Wrapf(err, "mount table: failed to record %s", r.Target)
+}
+
+// targets returns the keys of the targets at which a layer is shown, and whether
+// it was about to be closed there. A process that was killed may have left one
+// that has no record.
+func (t table) targets(source key) (closing map[key]bool, err error) {
+	entries, err := os.ReadDir(t.layerPath(source))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, errors.Wrap(err, "mount table")
+	}
+	closing = map[key]bool{}
+	for _, entry := range entries {
+		target := key(strings.TrimSuffix(entry.Name(), closingSuffix))
+		if !target.valid() {
+			return nil, errors.Errorf("mount table: foreign file %s", filepath.Join(t.layerPath(source), entry.Name()))
+		}
+		closing[target] = closing[target] || string(target) != entry.Name()
+	}
+	return closing, nil
+}
+
+// others returns the records of the other targets at which r's layer is shown.
+func (t table) others(r record) ([]record, error) {
+	targets, err := t.targets(r.SourceKey)
+	if err != nil {
+		return nil, err
+	}
+	var others []record
+	for target, closing := range targets {
+		if target == r.TargetKey {
+			continue
+		}
+		other, err := t.read(target)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if other.SourceKey == r.SourceKey {
+			other.closing = closing
+			others = append(others, other)
+		}
+	}
+	return others, nil
+}
+
+// lockTarget and lockSource wait until no other goroutine or process holds the
+// same lock. Whoever needs both takes the target's first, and never two of a
+// kind.
+func (t table) lockTarget(ctx context.Context, target key) (unlock func(), err error) {
+	return t.lock(ctx, "t"+string(target))
+}
+
+func (t table) lockSource(ctx context.Context, source key) (unlock func(), err error) {
+	return t.lock(ctx, "s"+string(source))
+}
+
+func (t table) lock(ctx context.Context, name string) (unlock func(), err error) {
+	type result struct {
+		unlock func()
+		err    error
+	}
+	locked := make(chan result, 1)
+	go func() {
+		unlock, err := lockFile(t.dir, name)
+		locked <- result{unlock, err}
+	}()
+	select {
+	case r := <-locked:
+		return r.unlock, errors.Wrap(r.err, "mount table: failed to lock")
+	case <-ctx.Done():
+		// The system cannot be told to stop waiting; what it gives is given back.
+		go func() {
+			if r := <-locked; r.err == nil {
+				r.unlock()
+			}
+		}()
+		return nil, errors.WithStack(ctx.Err())
+	}
+}

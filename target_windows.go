@@ -1,0 +1,143 @@
+package mount
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"unsafe"
+
+	"github.com/pkg/errors"
+	"golang.org/x/sys/windows"
+)
+
+// makeLink makes a link that is a directory link whatever its destination is at
+// this instant. os.Symlink would look, and make a file link when the volume is
+// out of reach.
+func makeLink(text, path string) error {
+	textPtr, err := windows.UTF16PtrFromString(text)
+	if err != nil {
+		return &os.LinkError{Op: "symlink", Old: text, New: path, Err: err}
+	}
+	pathPtr, err := windows.UTF16PtrFromString(path)
+	if err == nil {
+		err = windows.CreateSymbolicLink(pathPtr, textPtr, windows.SYMBOLIC_LINK_FLAG_DIRECTORY)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "symlink", Old: text, New: path, Err: err}
+	}
+	return nil
+}
+
+// readLink returns the text of a link as it is stored. os.Readlink gives it in
+// a form that depends on the go directive of the main module (GODEBUG
+// winreadlinkvolume and winsymlink), or fails where the volume has gone.
+func readLink(path string) (string, error) {
+	handle, err := openExisting(path, windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT)
+	if err != nil {
+		return "", err
+	}
+	defer windows.CloseHandle(handle)
+	data := make([]byte, windows.MAXIMUM_REPARSE_DATA_BUFFER_SIZE)
+	var n uint32
+	if err := windows.DeviceIoControl(handle, windows.FSCTL_GET_REPARSE_POINT, nil, 0, &data[0], uint32(len(data)), &n, nil); err != nil {
+		return "", &os.PathError{Op: "get reparse point", Path: path, Err: err}
+	}
+	return decodeSymlink(data[:n])
+}
+
+// removeDir removes an empty directory, and nothing else that may have come in
+// its place: RemoveDirectory would take a link as well.
+func removeDir(path string) error {
+	handle, err := openExisting(path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT)
+	if err != nil {
+		return err
+	}
+	defer windows.CloseHandle(handle)
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
+		return &os.PathError{Op: "remove directory", Path: path, Err: err}
+	}
+	if info.FileAttributes&windows.FILE_ATTRIBUTE_DIRECTORY == 0 || info.FileAttributes&windows.FILE_ATTRIBUTE_REPARSE_POINT != 0 {
+		return &os.PathError{Op: "remove directory", Path: path, Err: windows.ERROR_DIRECTORY}
+	}
+	// With POSIX semantics the name is free at once, even while a scanner has the
+	// directory open. Windows Server 2016 does not have them.
+	flags := uint32(windows.FILE_DISPOSITION_DELETE | windows.FILE_DISPOSITION_POSIX_SEMANTICS)
+	err = windows.SetFileInformationByHandle(handle, windows.FileDispositionInfoEx, (*byte)(unsafe.Pointer(&flags)), uint32(unsafe.Sizeof(flags)))
+	if errors.Is(err, windows.ERROR_INVALID_PARAMETER) || errors.Is(err, windows.ERROR_NOT_SUPPORTED) || errors.Is(err, windows.ERROR_CALL_NOT_IMPLEMENTED) {
+		del := byte(1)
+		err = windows.SetFileInformationByHandle(handle, windows.FileDispositionInfo, &del, 1)
+	}
+	if err != nil {
+		return &os.PathError{Op: "remove directory", Path: path, Err: err}
+	}
+	return nil
+}
+
+// finalPath returns the path of a file that exists by the GUID of its volume,
+// with links followed, in its own case and without 8.3 names.
+func finalPath(path string) (string, error) {
+	handle, err := openExisting(path, 0, 0)
+	if err != nil {
+		return "", err
+	}
+	defer windows.CloseHandle(handle)
+	const volumeNameDOS, volumeNameGUID = 0, 1
+	final, err := finalPathByHandle(handle, volumeNameGUID)
+	if err != nil { // the path is on a share, which has no GUID
+		final, err = finalPathByHandle(handle, volumeNameDOS)
+	}
+	if err != nil {
+		return "", &os.PathError{Op: "get final path", Path: path, Err: err}
+	}
+	return final, nil
+}
+
+func finalPathByHandle(handle windows.Handle, flags uint32) (string, error) {
+	buf := make([]uint16, windows.MAX_PATH)
+	for {
+		n, err := windows.GetFinalPathNameByHandle(handle, &buf[0], uint32(len(buf)), flags)
+		if err != nil {
+			return "", err
+		}
+		if n <= uint32(len(buf)) {
+			return windows.UTF16ToString(buf[:n]), nil
+		}
+		buf = make([]uint16, n)
+	}
+}
+
+// longName returns the last element of path as the directory has it, where path
+// may end in an 8.3 name. A link is not followed.
+func longName(path string) string {
+	pathPtr, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return filepath.Base(path)
+	}
+	var data windows.Win32finddata
+	handle, err := windows.FindFirstFile(pathPtr, &data)
+	if err != nil {
+		return filepath.Base(path)
+	}
+	defer windows.FindClose(handle)
+	return windows.UTF16ToString(data.FileName[:])
+}
+
+func sameLink(a, b string) bool { return sameWindowsLink(a, b) }
+
+func foldCase(path string) string { return strings.ToLower(path) }
+
+// openExisting opens a file or directory and lets everybody else go on with it.
+func openExisting(path string, access, flags uint32) (windows.Handle, error) {
+	pathPtr, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	handle, err := windows.CreateFile(pathPtr, access,
+		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
+		nil, windows.OPEN_EXISTING, flags|windows.FILE_FLAG_BACKUP_SEMANTICS, 0)
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return handle, nil
+}
