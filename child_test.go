@@ -125,17 +125,24 @@ func TestGoroutinesMountAndUnmountTheSameAndOtherLayersAtOnce(t *testing.T) {
 	for i := 0; i < 3; i++ {
 		h.scratch(fmt.Sprint(i))
 	}
-	var all sync.WaitGroup
-	for i := 0; i < 8; i++ {
-		name := fmt.Sprint(i)
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			if err := work(h, name); err != nil {
-				t.Error(err)
-			}
-		}()
-	}
-	all.Wait()
+	h.atOnce(8, func(name string) error { return work(h, name) })
 	h.wantClosed()
+}
+
+func TestMountsOfDifferentLayersDoNotWaitForEachOther(t *testing.T) {
+	const n = 32
+	h := newHost(t)
+	var arrived sync.WaitGroup
+	arrived.Add(n)
+	h.model.Before = func(call hcsmodel.Call, _ string) error {
+		if call == hcsmodel.Activate { // goes on once all others are here as well
+			arrived.Done()
+			arrived.Wait()
+		}
+		return nil
+	}
+	for i := 0; i < n; i++ {
+		h.scratch(fmt.Sprint(i))
+	}
+	h.atOnce(n, func(name string) error { return h.mount(h.scratchMount(name), h.target(name)) })
 }

@@ -232,3 +232,41 @@ func survive(do func() error) (died bool, err error) {
 	}()
 	return false, do()
 }
+
+func TestALayerThatAKilledProcessLeftHalfOpenIsOpenedAfreshAtAnotherTarget(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		kill hcsmodel.Call
+		do   func(h *host, m *Mount) error
+	}{
+		{"killed while mounting", hcsmodel.Prepare, func(h *host, m *Mount) error { return h.mount(m, h.target("b")) }},
+		{"killed while unmounting", hcsmodel.Deactivate, func(h *host, m *Mount) error { return h.unmount(h.target("b")) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHost(t)
+			m := h.scratch("2")
+			if test.kill == hcsmodel.Deactivate {
+				mountedAtB(h, m)
+			}
+			h.model.Before = func(call hcsmodel.Call, _ string) error {
+				if call == test.kill {
+					panic(errKilled)
+				}
+				return nil
+			}
+			if died, err := survive(func() error { return test.do(h, m) }); !died {
+				t.Fatal(err)
+			}
+			h.model.Before = nil
+			h.model.ResetCalls()
+			h.mustMount(m, h.target("a"))
+			h.wantCalls(calls(closeCalls, openCalls)...)
+			h.mustUnmount(h.target("b"))
+			if open := h.model.OpenLayers(); len(open) != 1 {
+				t.Errorf("open layers: %q", open)
+			}
+			h.mustUnmount(h.target("a"))
+			h.wantClosed()
+		})
+	}
+}

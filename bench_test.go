@@ -1,0 +1,98 @@
+//go:build !windows
+
+package mount
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
+)
+
+// BenchmarkMount compares mounting and unmounting with what cannot be less: the
+// five calls and a symlink, in the same run.
+func BenchmarkMount(b *testing.B) {
+	parents := []string{`C:\layers\1`, `C:\layers\0`}
+	b.Run("bare calls and symlink", func(b *testing.B) {
+		h := newHost(b)
+		source, target := h.scratch("2").Source, h.target("a")
+		b.ReportAllocs()
+		for i := 0; i < b.N; i++ {
+			bareMount(b, h.model, source, target, parents)
+		}
+	})
+	b.Run("mount and unmount", func(b *testing.B) {
+		h := newHost(b)
+		m, target := h.scratch("2"), h.target("a")
+		b.ReportAllocs()
+		for i := 0; i < b.N; i++ {
+			h.mustMount(m, target)
+			h.mustUnmount(target)
+		}
+	})
+}
+
+func bareMount(b *testing.B, model *hcsmodel.Model, source, target string, parents []string) {
+	if err := model.ActivateLayer(source); err != nil {
+		b.Fatal(err)
+	}
+	if err := model.PrepareLayer(source, parents); err != nil {
+		b.Fatal(err)
+	}
+	path, err := model.GetLayerMountPath(source)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Symlink(path+"/", target); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Remove(target); err != nil {
+		b.Fatal(err)
+	}
+	if err := model.UnprepareLayer(source); err != nil {
+		b.Fatal(err)
+	}
+	if err := model.DeactivateLayer(source); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkManyMounts mounts different layers at once, on a model whose calls
+// take 10 ms. All of them should take about as long as one.
+func BenchmarkManyMounts(b *testing.B) {
+	for _, n := range []int{1, 32} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			h := newHost(b)
+			h.model.Latency = 10 * time.Millisecond
+			for i := 0; i < n; i++ {
+				h.scratch(fmt.Sprint(i))
+			}
+			for i := 0; i < b.N; i++ {
+				h.atOnce(n, func(name string) error { return h.mount(h.scratchMount(name), h.target(name)) })
+				b.StopTimer()
+				h.atOnce(n, func(name string) error { return h.unmount(h.target(name)) })
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// atOnce calls do from n goroutines, with the names "0" to n-1.
+func (h *host) atOnce(n int, do func(name string) error) {
+	h.t.Helper()
+	var all sync.WaitGroup
+	for i := 0; i < n; i++ {
+		name := fmt.Sprint(i)
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			if err := do(name); err != nil {
+				h.t.Error(err)
+			}
+		}()
+	}
+	all.Wait()
+}
