@@ -1,7 +1,9 @@
 package mount
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -12,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A kill test runs a scenario in a child process and kills it before one of the
-// system calls with which it changes a file. The child runs on its first thread,
-// which is the one that is traced.
+// The tests here run a scenario in a child process and stop it before each of
+// the system calls with which it changes a file. The child runs on its first
+// thread, which is the one that is traced.
 
 func init() {
 	if os.Getenv(childTask) != "" {
@@ -30,7 +32,17 @@ func TestAProcessKilledAtAnyStepLeavesNothingThatUnmountAllDoesNotCleanUp(t *tes
 				h := sharedHost(t, newHost(t).dir)
 				m := scenario.host(h)
 				scenario.prepare(h, m)
-				killed = runUntil(t, scenario, h.dir, at)
+				child := startChild(t, scenario, h.dir)
+				changes := 0
+				child.run(func(change) {
+					if changes++; changes == at {
+						child.kill()
+					}
+				})
+				killed = child.killed
+				if !killed && child.status != 0 {
+					t.Fatalf("the child failed: %s", child.output)
+				}
 				if !scenario.foreign {
 					h.wantNoLeak()
 				}
@@ -44,88 +56,136 @@ func TestAProcessKilledAtAnyStepLeavesNothingThatUnmountAllDoesNotCleanUp(t *tes
 	}
 }
 
-// runUntil runs the scenario in a child and kills it before change number at. It
-// returns false when the child came to its end before.
-func runUntil(t *testing.T, s scenario, dir string, at int) (killed bool) {
-	runtime.LockOSThread() // the thread that starts a child is its tracer
-	defer runtime.UnlockOSThread()
+// tracee is a child process that is stopped at its system calls.
+type tracee struct {
+	t      *testing.T
+	pid    int
+	stderr *os.File
+	killed bool
+	status int
+	output string
+}
+
+// change is a system call that is about to change a file.
+type change struct {
+	number uint64
+	path   string
+}
+
+// startChild starts the scenario in a child. The goroutine keeps its thread,
+// which is the tracer, until run returns.
+func startChild(t *testing.T, s scenario, dir string) *tracee {
+	runtime.LockOSThread()
+	stderr, err := os.Create(dir + "/stderr")
+	if err != nil {
+		t.Fatal(err)
+	}
 	child, err := os.StartProcess("/proc/self/exe", []string{os.Args[0]}, &os.ProcAttr{
 		Env:   childEnv("scenario "+s.name, dir),
-		Files: []*os.File{nil, nil, os.Stderr},
+		Files: []*os.File{nil, nil, stderr},
 		Sys:   &syscall.SysProcAttr{Ptrace: true},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer child.Release()
-	changes, signal := 0, syscall.Signal(0)
+	c := &tracee{t: t, pid: child.Pid, stderr: stderr}
+	if err := child.Release(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// run runs the child to its end and calls f before each change.
+func (c *tracee) run(f func(change)) {
+	defer runtime.UnlockOSThread()
+	defer c.stderr.Close()
 	for first := true; ; first = false {
 		var status syscall.WaitStatus
-		if _, err := syscall.Wait4(child.Pid, &status, syscall.WALL, nil); err != nil {
-			t.Fatal(err)
-		}
-		if status.Signaled() && status.Signal() == syscall.SIGKILL {
-			return true
+		if _, err := syscall.Wait4(c.pid, &status, syscall.WALL, nil); err != nil {
+			c.t.Fatal(err)
 		}
 		if status.Exited() || status.Signaled() {
-			if status.ExitStatus() != 0 {
-				t.Fatalf("the child ended with %v", status)
+			c.status = status.ExitStatus()
+			output, err := os.ReadFile(c.stderr.Name())
+			if err != nil {
+				c.t.Fatal(err)
 			}
-			return false
+			c.output = string(output)
+			return
 		}
-		signal = 0
+		signal := syscall.Signal(0)
 		switch stop := status.StopSignal(); {
 		case first:
-			if err := syscall.PtraceSetOptions(child.Pid, syscall.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
-				t.Fatal(err)
+			if err := syscall.PtraceSetOptions(c.pid, syscall.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
+				c.t.Fatal(err)
 			}
 		case stop == syscall.SIGTRAP|0x80:
-			if isChange(t, child.Pid) {
-				if changes++; changes == at {
-					if err := syscall.Kill(child.Pid, syscall.SIGKILL); err != nil {
-						t.Fatal(err)
-					}
-				}
+			if next, is := c.change(); is {
+				f(next)
 			}
 		case stop != syscall.SIGTRAP:
 			signal = stop
 		}
-		if err := syscall.PtraceSyscall(child.Pid, int(signal)); err != nil && err != syscall.ESRCH {
-			t.Fatal(err)
+		if err := syscall.PtraceSyscall(c.pid, int(signal)); err != nil && err != syscall.ESRCH {
+			c.t.Fatal(err)
 		}
 	}
 }
 
-// isChange tells whether a traced process is about to change a file.
-func isChange(t *testing.T, pid int) bool {
-	// struct ptrace_syscall_info, at the entry of a system call.
-	var info struct {
-		op                           uint8
-		arch                         uint32
-		instruction, stack, number   uint64
-		arg0, arg1, arg2, arg3, arg4 uint64
-		arg5                         uint64
+func (c *tracee) kill() {
+	if err := syscall.Kill(c.pid, syscall.SIGKILL); err != nil {
+		c.t.Fatal(err)
 	}
-	const getSyscallInfo, entry = 0x420e, 1
-	if _, _, errno := syscall.Syscall6(syscall.SYS_PTRACE, getSyscallInfo, uintptr(pid),
-		unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0); errno != 0 {
-		t.Fatalf("ptrace: %v", errno)
-	}
-	if info.op != entry {
-		return false
-	}
-	switch info.number {
-	case unix.SYS_MKDIRAT, unix.SYS_UNLINKAT, unix.SYS_SYMLINKAT, unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_FSYNC:
-		return true
-	case unix.SYS_OPENAT:
-		return info.arg2&unix.O_CREAT != 0
-	case unix.SYS_WRITE:
-		return isFile(fmt.Sprintf("/proc/%d/fd/%d", pid, info.arg0))
-	}
-	return false
+	c.killed = true
 }
 
-func isFile(path string) bool {
-	text, err := os.Readlink(path)
-	return err == nil && strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "/dev/null")
+// change returns the change that the child is about to make, if it is.
+func (c *tracee) change() (change, bool) {
+	// struct ptrace_syscall_info, at the entry of a system call.
+	var info struct {
+		op                         uint8
+		arch                       uint32
+		instruction, stack, number uint64
+		args                       [6]uint64
+	}
+	const getSyscallInfo, entry = 0x420e, 1
+	if _, _, errno := syscall.Syscall6(syscall.SYS_PTRACE, getSyscallInfo, uintptr(c.pid),
+		unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0); errno != 0 {
+		c.t.Fatalf("ptrace: %v", errno)
+	}
+	if info.op != entry {
+		return change{}, false
+	}
+	switch info.number {
+	case unix.SYS_MKDIRAT, unix.SYS_UNLINKAT, unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2:
+		return change{info.number, c.text(info.args[1])}, true
+	case unix.SYS_SYMLINKAT:
+		return change{info.number, c.text(info.args[2])}, true
+	case unix.SYS_OPENAT:
+		return change{info.number, c.text(info.args[1])}, info.args[2]&unix.O_CREAT != 0
+	case unix.SYS_WRITE, unix.SYS_FSYNC:
+		path, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", c.pid, info.args[0]))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		isFile := strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "/dev/null") && path != c.stderr.Name()
+		return change{info.number, path}, isFile
+	}
+	return change{}, false
+}
+
+// text returns a string in the memory of the child.
+func (c *tracee) text(address uint64) string {
+	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", c.pid))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer memory.Close()
+	data := make([]byte, unix.PathMax)
+	n, err := memory.ReadAt(data, int64(address))
+	if n == 0 && err != nil && err != io.EOF {
+		c.t.Fatal(err)
+	}
+	text, _, _ := bytes.Cut(data[:n], []byte{0})
+	return string(text)
 }

@@ -94,6 +94,19 @@ func (t table) prepare() error {
 	return nil
 }
 
+// makePrivateDir makes sure that a directory of the table is there and can be
+// believed: anybody may create directories in %ProgramData%.
+func makePrivateDir(path string) error {
+	err := checkPrivateDir(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := createPrivateDir(path); !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return checkPrivateDir(path) // another process was faster
+}
+
 // has tells whether the target has a record, or a pending one.
 func (t table) has(target key) (bool, error) {
 	for _, path := range []string{t.recordPath(target), t.pendingPath(target)} {

@@ -6,7 +6,9 @@ import "os"
 
 // Where layers cannot be mounted and no test runs, there is no table.
 
-func makePrivateDir(path string) error { return ErrNotImplementOnUnix }
+func checkPrivateDir(path string) error { return ErrNotImplementOnUnix }
+
+func createPrivateDir(path string) error { return ErrNotImplementOnUnix }
 
 func createPrivate(path string) (*os.File, error) { return nil, ErrNotImplementOnUnix }
 

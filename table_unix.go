@@ -10,20 +10,16 @@ import (
 	"github.com/pkg/errors"
 )
 
-func makePrivateDir(path string) error {
-	err := os.Mkdir(path, 0o700)
-	if err == nil || !errors.Is(err, os.ErrExist) {
-		return err
-	}
+// checkPrivateDir makes sure that a directory of the table can be believed.
+func checkPrivateDir(path string) error {
 	info, err := os.Lstat(path)
-	if err != nil {
-		return err
+	if err == nil && !info.IsDir() {
+		err = errors.Errorf("%s is not a directory", path)
 	}
-	if !info.IsDir() {
-		return errors.Errorf("%s is not a directory", path)
-	}
-	return nil
+	return err
 }
+
+func createPrivateDir(path string) error { return os.Mkdir(path, 0o700) }
 
 func createPrivate(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)

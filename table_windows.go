@@ -26,25 +26,24 @@ var private = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
 	}, nil
 })
 
-// makePrivateDir creates a directory of the table. One that is there already is
-// used when it is no link and belongs to somebody trusted: anybody may create
-// directories in %ProgramData%.
-func makePrivateDir(path string) error {
-	pathPtr, err := windows.UTF16PtrFromString(path)
-	if err != nil {
-		return &os.PathError{Op: "mkdir", Path: path, Err: err}
-	}
+func createPrivateDir(path string) error {
 	sa, err := private()
 	if err != nil {
 		return err
 	}
-	err = windows.CreateDirectory(pathPtr, sa)
+	pathPtr, err := windows.UTF16PtrFromString(path)
 	if err == nil {
-		return nil
+		err = windows.CreateDirectory(pathPtr, sa)
 	}
-	if !errors.Is(err, os.ErrExist) {
+	if err != nil {
 		return &os.PathError{Op: "mkdir", Path: path, Err: err}
 	}
+	return nil
+}
+
+// checkPrivateDir makes sure that a directory of the table is no link and belongs
+// to somebody trusted.
+func checkPrivateDir(path string) error {
 	handle, err := openExisting(path, windows.READ_CONTROL|windows.WRITE_DAC|windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT)
 	if err != nil {
 		return err
@@ -65,6 +64,10 @@ func makePrivateDir(path string) error {
 		return nil
 	}
 	// An administrator made it by hand, and it has the access of its parent.
+	sa, err := private()
+	if err != nil {
+		return err
+	}
 	dacl, _, err := sa.SecurityDescriptor.DACL()
 	if err != nil {
 		return err
