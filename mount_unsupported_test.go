@@ -13,6 +13,8 @@ func TestEverywhereButOnWindowsMountsAreUnsupportedAndTouchNothing(t *testing.T)
 	target := filepath.Join(t.TempDir(), "a")
 	m := Mount{Type: "windows-layer", Source: `C:\layers\1`}
 	_, lookupErr := Lookup(target)
+	_, cleanupErr := CleanupTempMounts(0)
+	never := func(string) error { t.Error("called"); return nil }
 	for name, err := range map[string]error{
 		"Mount":         m.Mount(target),
 		"Unmount":       Unmount(target, 0),
@@ -21,6 +23,12 @@ func TestEverywhereButOnWindowsMountsAreUnsupportedAndTouchNothing(t *testing.T)
 		"UnmountMounts": UnmountMounts([]Mount{m}, target, 0),
 		"SetTableDir":   SetTableDir(target),
 		"Lookup":        lookupErr,
+
+		"UnmountRecursive":      UnmountRecursive(target, 0),
+		"WithTempMount":         WithTempMount(t.Context(), []Mount{m}, never),
+		"WithReadonlyTempMount": WithReadonlyTempMount(t.Context(), []Mount{m}, never),
+		"SetTempMountLocation":  SetTempMountLocation(target),
+		"CleanupTempMounts":     cleanupErr,
 	} {
 		if !stderrors.Is(err, stderrors.ErrUnsupported) || !stderrors.Is(err, ErrNotImplementOnUnix) {
 			t.Errorf("%s = %v", name, err)

@@ -24,8 +24,8 @@ import (
 // <target> and <source> are the keys of the paths. The empty file is there before
 // the record and removed after it, so that a record is found by target and by
 // source. Its name gets the suffix ".closing" before the layer is closed.
-// A record is read and written under the lock of its target, and written under
-// that of its layer too.
+// A record is read under the lock of its target or of its layer, and written
+// under both.
 type table struct{ dir string }
 
 // record is what the table remembers of a mount.
@@ -261,6 +261,25 @@ func (t table) drop(r record) error {
 		return nil
 	}
 	return errors.Wrapf(err, "mount table: failed to forget %s", r.Target)
+}
+
+// list returns the keys of all targets that have a record, or a pending one.
+func (t table) list() ([]key, error) {
+	entries, err := os.ReadDir(filepath.Join(t.dir, "mounts"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, errors.Wrap(err, "mount table")
+	}
+	var keys []key
+	for _, entry := range entries { // in order of their names, so that a key's two follow each other
+		target := key(strings.TrimSuffix(entry.Name(), filepath.Ext(entry.Name())))
+		if !target.valid() {
+			return nil, errors.Errorf("mount table: foreign file %s", filepath.Join(t.dir, "mounts", entry.Name()))
+		}
+		if len(keys) == 0 || keys[len(keys)-1] != target {
+			keys = append(keys, target)
+		}
+	}
+	return keys, nil
 }
 
 // setClosing remembers that a record's layer is about to be closed. Should the

@@ -1,0 +1,157 @@
+package mount
+
+import (
+	"context"
+	stderrors "errors"
+	"os"
+	"sync"
+
+	"github.com/pkg/errors"
+)
+
+// tempLocation is where WithTempMount makes its directories; "" is os.TempDir().
+var tempLocation struct {
+	sync.Mutex
+	dir string
+}
+
+// SetTempMountLocation sets the directory in which WithTempMount makes its
+// directories, in place of os.TempDir(), and makes it where it is absent. A
+// process that sets it before CleanupTempMounts finds what another one, which
+// set the same, has left.
+func SetTempMountLocation(root string) error {
+	if _, err := newMounter(); err != nil {
+		return err
+	}
+	root, err := absolute(root)
+	if err != nil {
+		return errors.WithMessage(err, "invalid location of temporary mounts")
+	}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return errors.Wrap(err, "failed to set the location of temporary mounts")
+	}
+	tempLocation.Lock()
+	defer tempLocation.Unlock()
+	tempLocation.dir = root
+	return nil
+}
+
+func getTempLocation() string {
+	tempLocation.Lock()
+	defer tempLocation.Unlock()
+	if tempLocation.dir == "" {
+		return os.TempDir()
+	}
+	return tempLocation.dir
+}
+
+// WithTempMount mounts the mounts at a new temporary directory, calls f with it,
+// and unmounts and removes it again, also when f panics. A directory that cannot
+// be unmounted is not removed, nor is anything in it.
+//
+// The error holds all that failed: mounting, f, unmounting and removing, each
+// of which errors.Is can match. ctx ends the wait for another process and for
+// the next attempt while mounting, and nothing later: what is mounted is always
+// unmounted.
+func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
+	mt, err := newMounter()
+	if err != nil {
+		return err
+	}
+	return mt.withTempMount(ctx, mounts, f)
+}
+
+// WithReadonlyTempMount is WithTempMount with the option "ro" on all mounts,
+// which are copied. That protects nothing: see the package's README.
+func WithReadonlyTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
+	return WithTempMount(ctx, readOnly(mounts), f)
+}
+
+func readOnly(mounts []Mount) []Mount {
+	return filterOptions(mounts, func(_ Mount, option string) bool { return option != "rw" && option != "ro" }, "ro")
+}
+
+// RemoveVolatileOption returns the mounts without the option "volatile" (or
+// "fsync=volatile") of overlay mounts, which no Windows layer has. The mounts
+// that it is given stay as they are.
+func RemoveVolatileOption(mounts []Mount) []Mount {
+	return filterOptions(mounts, func(m Mount, option string) bool {
+		return m.Type != "overlay" || option != "volatile" && option != "fsync=volatile"
+	})
+}
+
+// filterOptions copies the mounts with the options that keep wants, and then
+// those in more.
+func filterOptions(mounts []Mount, keep func(m Mount, option string) bool, more ...string) []Mount {
+	filtered := make([]Mount, len(mounts))
+	for i, m := range mounts {
+		filtered[i] = m
+		filtered[i].Options = nil
+		for _, option := range m.Options {
+			if keep(m, option) {
+				filtered[i].Options = append(filtered[i].Options, option)
+			}
+		}
+		filtered[i].Options = append(filtered[i].Options, more...)
+	}
+	return filtered
+}
+
+// CleanupTempMounts unmounts every mount below the location of temporary mounts
+// and removes its directory, as WithTempMount would have done in a process that
+// was killed. It returns an error for each that could not be unmounted or
+// removed, which is then left for the next call, or one error when the mount
+// table cannot be read.
+func CleanupTempMounts(flags int) ([]error, error) {
+	mt, err := newMounter()
+	if err != nil {
+		return nil, err
+	}
+	return mt.cleanupTempMounts(context.Background())
+}
+
+func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(root string) error) (err error) {
+	if err := ctx.Err(); err != nil {
+		return errors.WithStack(err)
+	}
+	root, err := os.MkdirTemp(getTempLocation(), "containerd-mount")
+	if err != nil {
+		return errors.Wrap(err, "failed to make a temporary directory")
+	}
+	defer func() { err = stderrors.Join(err, removeTemp(root)) }()
+	if err := mt.all(ctx, mounts, root); err != nil {
+		return errors.WithMessagef(err, "failed to mount at %s", root)
+	}
+	defer func() {
+		undo := mt.unmountMounts(context.Background(), mounts, root)
+		err = stderrors.Join(err, errors.WithMessagef(undo, "failed to unmount %s", root))
+	}()
+	return errors.WithMessagef(f(root), "mount callback failed on %s", root)
+}
+
+// removeTemp removes a directory that is empty once it is unmounted. RemoveAll
+// would go on into a layer that could not be unmounted.
+func removeTemp(root string) error {
+	err := os.Remove(root)
+	if errors.Is(err, os.ErrNotExist) { // Unmount has failed before it put it back
+		return nil
+	}
+	return errors.Wrap(err, "failed to remove the temporary directory")
+}
+
+func (mt *mounter) cleanupTempMounts(ctx context.Context) ([]error, error) {
+	records, failed, err := mt.below(ctx, getTempLocation())
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		_, err := mt.unmountTarget(ctx, r.TargetKey)
+		if err == nil && r.Replaced {
+			err = removeTemp(r.Target)
+		}
+		if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return failed, nil
+}

@@ -1,0 +1,297 @@
+//go:build !windows
+
+package mount
+
+import (
+	"context"
+	stderrors "errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
+)
+
+// tempHost is a host whose temporary mounts are at mnt.
+func tempHost(t *testing.T) *host {
+	h := newHost(t)
+	tempLocation.dir = h.path("mnt")
+	t.Cleanup(func() { tempLocation.dir = "" })
+	return h
+}
+
+var errCallback = stderrors.New("callback")
+
+func TestWithTempMountShowsTheMountsAndTakesThemAway(t *testing.T) {
+	h := tempHost(t)
+	m := h.base("0")
+	var root string
+	err := h.withTempMount(context.Background(), []Mount{*m}, func(dir string) error {
+		root = dir
+		h.wantAt(dir, "link to "+filepath.Join(m.Source, "Files"))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filepath.Dir(root) != h.path("mnt") {
+		t.Errorf("mounted at %s", root)
+	}
+	h.wantAt(h.path("mnt"), "directory of []")
+	h.wantClosed()
+}
+
+func TestWithTempMountReturnsTheErrorOfTheCallback(t *testing.T) {
+	h := tempHost(t)
+	err := h.withTempMount(context.Background(), []Mount{*h.scratch("2")}, func(string) error { return errCallback })
+	wantError(t, err, "mount callback failed on "+h.path("mnt"), errCallback)
+	h.wantAt(h.path("mnt"), "directory of []")
+	h.wantClosed()
+}
+
+func TestWithTempMountUnmountsWhenTheCallbackPanics(t *testing.T) {
+	h := tempHost(t)
+	died, _ := survive(func() error {
+		return h.withTempMount(context.Background(), []Mount{*h.scratch("2")}, func(string) error { panic(errKilled) })
+	})
+	if !died {
+		t.Error("the panic was swallowed")
+	}
+	h.wantAt(h.path("mnt"), "directory of []")
+	h.wantClosed()
+}
+
+func TestWithTempMountReturnsAllErrorsAndRemovesNothingThatIsStillThere(t *testing.T) {
+	h := tempHost(t)
+	var root string
+	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
+	err := h.withTempMount(context.Background(), []Mount{*h.scratch("2")}, func(dir string) error {
+		root = dir
+		h.write(filepath.Join(dir, "data"), "mine")
+		return errCallback
+	})
+	wantError(t, err, "mount callback failed", errCallback)
+	wantError(t, err, "failed to unmount "+root, errorSharingViolation)
+	h.wantNoLeak()
+	volume := h.record(root).Volume
+	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
+		t.Error(failed, err)
+	}
+	h.wantAt(root, "nothing")
+	h.wantAt(volume, `directory of ["data"]`)
+	h.wantClosed()
+}
+
+func TestWithTempMountKeepsADirectoryThatIsNotEmpty(t *testing.T) {
+	h := tempHost(t)
+	var root string
+	err := h.withTempMount(context.Background(), []Mount{*h.scratch("2")}, func(dir string) error {
+		root = dir
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+		h.write(filepath.Join(dir, "data"), "mine")
+		return errCallback
+	})
+	wantError(t, err, "failed to remove the temporary directory", errCallback, syscall.ENOTEMPTY)
+	h.wantAt(root, `directory of ["data"]`)
+	h.wantClosed()
+}
+
+func TestWithTempMountLeavesNothingWhenMountingFails(t *testing.T) {
+	h := tempHost(t)
+	h.failNext(hcsmodel.Prepare, errorSharingViolation)
+	err := h.withTempMount(context.Background(), []Mount{*h.scratch("2")}, func(string) error {
+		t.Error("called")
+		return nil
+	})
+	wantError(t, err, "failed to mount at "+h.path("mnt"), errorSharingViolation)
+	h.wantAt(h.path("mnt"), "directory of []")
+	h.wantClosed()
+}
+
+func TestWithTempMountHonoursTheContextUntilItIsMounted(t *testing.T) {
+	h := tempHost(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	err := h.withTempMount(ctx, []Mount{*h.scratch("2")}, func(string) error {
+		cancel()
+		return nil
+	})
+	if err != nil {
+		t.Errorf("cancelled while mounted: %v", err)
+	}
+	h.model.ResetCalls()
+	err = h.withTempMount(ctx, []Mount{*h.scratch("2")}, func(string) error {
+		t.Error("called")
+		return nil
+	})
+	wantError(t, err, "", context.Canceled)
+	h.wantCalls()
+	h.wantAt(h.path("mnt"), "directory of []")
+	h.wantClosed()
+}
+
+func TestWithTempMountNeedsItsLocation(t *testing.T) {
+	h := tempHost(t)
+	tempLocation.dir = h.path("none")
+	err := h.withTempMount(context.Background(), nil, func(string) error { return nil })
+	wantError(t, err, "failed to make a temporary directory", os.ErrNotExist)
+}
+
+func TestTemporaryMountsAreInTheSystemsTemporaryDirectoryByDefault(t *testing.T) {
+	if got := getTempLocation(); got != os.TempDir() {
+		t.Error(got)
+	}
+}
+
+func TestCleanupTempMountsCleansUpWhatAKilledProcessLeft(t *testing.T) {
+	h := tempHost(t)
+	elsewhere := h.mkdir(h.path("elsewhere"))
+	h.mustMount(h.scratch("3"), filepath.Join(elsewhere, "a"))
+	h.write(h.target("data"), "mine")
+	for _, name := range []string{"0", "1", "2"} {
+		h.scratch(name)
+		died, _ := survive(func() error {
+			return h.withTempMount(context.Background(), []Mount{*h.scratchMount(name)}, func(string) error {
+				h.model.Before = func(hcsmodel.Call, string) error { panic(errKilled) } // no unmounting
+				panic(errKilled)
+			})
+		})
+		h.model.Before = nil
+		if !died {
+			t.Fatal("not killed")
+		}
+	}
+	h.reboot()
+	failed, err := h.cleanupTempMounts(context.Background())
+	if err != nil || len(failed) != 0 {
+		t.Fatal(failed, err)
+	}
+	h.wantAt(h.path("mnt"), `directory of ["data"]`)
+	if left := h.records(); len(left) != 1 || left[0].Target != filepath.Join(elsewhere, "a") {
+		t.Errorf("left: %+v", left)
+	}
+}
+
+func TestCleanupTempMountsReturnsAnErrorForEachThatIsLeft(t *testing.T) {
+	h := tempHost(t)
+	for _, name := range []string{"0", "1", "2"} {
+		h.mustMount(h.scratch(name), h.mkdir(h.target(name)))
+	}
+	h.failNext(hcsmodel.Deactivate, errorSharingViolation, errorSharingViolation)
+	failed, err := h.cleanupTempMounts(context.Background())
+	if err != nil || len(failed) != 2 {
+		t.Fatalf("%q, %v", failed, err)
+	}
+	for _, err := range failed {
+		wantError(t, err, "failed to deactivate layer", errorSharingViolation)
+	}
+	h.wantNoLeak()
+	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
+		t.Fatal(failed, err)
+	}
+	h.wantAt(h.path("mnt"), "directory of []")
+	h.wantClosed()
+}
+
+func TestCleanupTempMountsReportsWhatItCannotRead(t *testing.T) {
+	h := tempHost(t)
+	for _, name := range []string{"0", "1"} {
+		h.mustMount(h.scratch(name), h.mkdir(h.target(name)))
+	}
+	path := h.table.recordPath(h.record(h.target("0")).TargetKey)
+	h.write(path, "torn")
+	failed, err := h.cleanupTempMounts(context.Background())
+	if err != nil || len(failed) != 1 {
+		t.Fatalf("%q, %v", failed, err)
+	}
+	wantError(t, failed[0], "damaged record "+path)
+	h.wantAt(h.target("1"), "nothing")
+
+	h.write(h.path("table", "mounts", "note.txt"), "mine")
+	_, err = h.cleanupTempMounts(context.Background())
+	wantError(t, err, "foreign file")
+}
+
+func TestCleanupTempMountsIsNilWithoutATable(t *testing.T) {
+	h := tempHost(t)
+	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || failed != nil {
+		t.Error(failed, err)
+	}
+	h.wantAt(h.path("table"), "nothing")
+}
+
+func TestUnmountRecursiveUnmountsWhatIsBelowTheDeepestFirst(t *testing.T) {
+	h := newHost(t)
+	outer, inner := *h.scratch("2"), *h.base("0")
+	inner.Target = "sub"
+	if err := h.all(context.Background(), []Mount{outer, inner}, h.mkdir(h.target("a"))); err != nil {
+		t.Fatal(err)
+	}
+	h.mustMount(h.scratch("3"), h.target("ab"))
+	h.model.ResetCalls()
+	if err := h.unmountRecursive(context.Background(), h.target("a")); err != nil {
+		t.Fatal(err)
+	}
+	h.wantCalls("UnprepareLayer 0", "DeactivateLayer 0", "UnprepareLayer 2", "DeactivateLayer 2")
+	h.wantAt(h.target("a"), "directory of []")
+	symlink(t, h.path("mnt"), h.path("other"))
+	if err := h.unmountRecursive(context.Background(), h.path("other")); err != nil {
+		t.Fatal(err)
+	}
+	h.wantClosed()
+}
+
+func TestUnmountRecursiveOfWhatIsNoMountIsNil(t *testing.T) {
+	h := newHost(t)
+	for _, path := range []string{"", h.target("none"), h.path("mnt")} {
+		if err := h.unmountRecursive(context.Background(), path); err != nil {
+			t.Error(err)
+		}
+	}
+	wantError(t, h.unmountRecursive(context.Background(), "\x00"), "NUL")
+}
+
+func TestUnmountRecursiveGoesOnAfterAFailure(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.mustMount(h.scratch("3"), h.target("bb"))
+	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
+	wantError(t, h.unmountRecursive(context.Background(), h.path("mnt")), "failed to deactivate", errorSharingViolation)
+	if open := h.model.OpenLayers(); len(open) != 1 {
+		t.Errorf("open layers: %q", open)
+	}
+}
+
+func TestOptionsAreChangedInACopy(t *testing.T) {
+	mounts := []Mount{
+		{Type: "windows-layer", Options: []string{"rw", "x", "ro", "volatile"}},
+		{Type: "overlay", Options: []string{"volatile", "lowerdir=a", "fsync=volatile"}},
+	}
+	before := []Mount{
+		{Type: "windows-layer", Options: []string{"rw", "x", "ro", "volatile"}},
+		{Type: "overlay", Options: []string{"volatile", "lowerdir=a", "fsync=volatile"}},
+	}
+	for _, test := range []struct {
+		name string
+		got  []Mount
+		want string
+	}{
+		{"readOnly", readOnly(mounts), "x,volatile,ro;volatile,lowerdir=a,fsync=volatile,ro"},
+		{"RemoveVolatileOption", RemoveVolatileOption(mounts), "rw,x,ro,volatile;lowerdir=a"},
+	} {
+		var got []string
+		for _, m := range test.got {
+			got = append(got, strings.Join(m.Options, ","))
+		}
+		if strings.Join(got, ";") != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+		if !reflect.DeepEqual(mounts, before) {
+			t.Errorf("%s has changed its argument to %q", test.name, mounts)
+		}
+	}
+}
