@@ -4,6 +4,7 @@ import (
 	"context"
 	stderrors "errors"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/pkg/errors"
@@ -64,11 +65,40 @@ func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) erro
 // WithReadonlyTempMount is WithTempMount with the option "ro" on all mounts,
 // which are copied. That protects nothing: see the package's README.
 func WithReadonlyTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
-	return WithTempMount(ctx, readOnly(mounts), f)
+	return WithTempMount(ctx, readonlyMounts(mounts), f)
 }
 
-func readOnly(mounts []Mount) []Mount {
-	return filterOptions(mounts, func(_ Mount, option string) bool { return option != "rw" && option != "ro" }, "ro")
+// readonlyMounts returns the mounts as read-only ones. Those of overlayfs, which
+// no Windows layer is, lose their upper directory, which becomes their topmost
+// lower one: containerd's tests of this package, which a fork keeps, want it so.
+func readonlyMounts(mounts []Mount) []Mount {
+	readonly := filterOptions(mounts, func(m Mount, option string) bool {
+		if m.Type == "overlay" {
+			return !strings.HasPrefix(option, "upperdir=") && !strings.HasPrefix(option, "workdir=")
+		}
+		return option != "rw" && option != "ro"
+	})
+	for i, m := range mounts {
+		if m.Type != "overlay" {
+			readonly[i].Options = append(readonly[i].Options, "ro")
+			continue
+		}
+		for _, option := range m.Options {
+			if strings.HasPrefix(option, "upperdir=") {
+				raiseLower(readonly[i].Options, strings.TrimPrefix(option, "upperdir="))
+			}
+		}
+	}
+	return readonly
+}
+
+func raiseLower(options []string, upper string) {
+	const lower = "lowerdir="
+	for i, option := range options {
+		if strings.HasPrefix(option, lower) {
+			options[i] = lower + upper + ":" + strings.TrimPrefix(option, lower)
+		}
+	}
 }
 
 // RemoveVolatileOption returns the mounts without the option "volatile" (or
@@ -80,22 +110,21 @@ func RemoveVolatileOption(mounts []Mount) []Mount {
 	})
 }
 
-// filterOptions copies the mounts with the options that keep wants, and then
-// those in more.
-func filterOptions(mounts []Mount, keep func(m Mount, option string) bool, more ...string) []Mount {
-	filtered := make([]Mount, len(mounts))
+// filterOptions copies the mounts with the options that keep wants.
+func filterOptions(mounts []Mount, keep func(m Mount, option string) bool) []Mount {
+	filtered := copyMounts(mounts)
 	for i, m := range mounts {
-		filtered[i] = m
 		filtered[i].Options = nil
 		for _, option := range m.Options {
 			if keep(m, option) {
 				filtered[i].Options = append(filtered[i].Options, option)
 			}
 		}
-		filtered[i].Options = append(filtered[i].Options, more...)
 	}
 	return filtered
 }
+
+func copyMounts(mounts []Mount) []Mount { return append([]Mount{}, mounts...) }
 
 // CleanupTempMounts unmounts every mount below the location of temporary mounts
 // and removes its directory, as WithTempMount would have done in a process that

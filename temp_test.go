@@ -269,19 +269,19 @@ func TestUnmountRecursiveGoesOnAfterAFailure(t *testing.T) {
 func TestOptionsAreChangedInACopy(t *testing.T) {
 	mounts := []Mount{
 		{Type: "windows-layer", Options: []string{"rw", "x", "ro", "volatile"}},
-		{Type: "overlay", Options: []string{"volatile", "lowerdir=a", "fsync=volatile"}},
+		{Type: "overlay", Options: []string{"volatile", "lowerdir=a", "fsync=volatile", "upperdir=b", "workdir=c"}},
 	}
 	before := []Mount{
 		{Type: "windows-layer", Options: []string{"rw", "x", "ro", "volatile"}},
-		{Type: "overlay", Options: []string{"volatile", "lowerdir=a", "fsync=volatile"}},
+		{Type: "overlay", Options: []string{"volatile", "lowerdir=a", "fsync=volatile", "upperdir=b", "workdir=c"}},
 	}
 	for _, test := range []struct {
 		name string
 		got  []Mount
 		want string
 	}{
-		{"readOnly", readOnly(mounts), "x,volatile,ro;volatile,lowerdir=a,fsync=volatile,ro"},
-		{"RemoveVolatileOption", RemoveVolatileOption(mounts), "rw,x,ro,volatile;lowerdir=a"},
+		{"readonlyMounts", readonlyMounts(mounts), "x,volatile,ro;volatile,lowerdir=b:a,fsync=volatile"},
+		{"RemoveVolatileOption", RemoveVolatileOption(mounts), "rw,x,ro,volatile;lowerdir=a,upperdir=b,workdir=c"},
 	} {
 		var got []string
 		for _, m := range test.got {
