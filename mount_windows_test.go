@@ -442,6 +442,31 @@ func giveAway(t *testing.T, path, uid string) {
 	}
 }
 
+func TestPathsThatWindowsReadsAsSomethingElseReachNoCall(t *testing.T) {
+	h := newWinHost(t)
+	long := `\\?\` + h.dir + strings.Repeat(`\d`, (maxPath-len(h.dir))/2)
+	for _, path := range []string{
+		`\\.\C:`, `\\.\PhysicalDrive0`, `\\.\pipe\x`, `C:\`, `C:\CON`, `C:\layers\nul.txt`, `C:\layers\COM1`,
+		h.layer("2") + `:stream`, h.layer("2") + `::$DATA`, h.layer("2") + `.`, h.layer("2") + ` `, h.path(`layers.\2`),
+		h.layer("2") + `\.`, h.layer("2") + `\..`, h.layer("2") + `\`, h.layer("*"), h.layer("2") + "\x00", h.layer("2") + "\xff",
+		long, long + `\d`,
+	} {
+		m := h.scratch("2")
+		m.Source = path
+		if err := m.Mount(h.path("target")); err == nil {
+			t.Errorf("mounted %.80q", path)
+		}
+		if filepath.Clean(path) != path {
+			continue // as a target it is made clean, which leaves a plain directory
+		}
+		if err := h.scratch("2").Mount(path); err == nil {
+			t.Errorf("mounted at …%q", path[len(h.dir):])
+		}
+	}
+	h.wantCalls()
+	h.wantNothing()
+}
+
 // realLayer makes a writable layer on one of Docker's, in the real HCS.
 func realLayer(t *testing.T) *Mount {
 	if os.Getenv(simDir) != "" {

@@ -15,8 +15,19 @@ import (
 const maxPath = 32767
 
 // checkPath refuses what would make Windows act on another file than the one
-// that the caller named. It looks at the text alone.
+// that the caller named, and a path that is not absolute. It looks at the text
+// alone.
 func checkPath(path string) error {
+	if err := checkText(path); err != nil {
+		return err
+	}
+	if !isAbs(path) {
+		return errors.Errorf("path %q is not absolute", path)
+	}
+	return checkElements(path)
+}
+
+func checkText(path string) error {
 	switch {
 	case path == "":
 		return errors.New("path is empty")
@@ -26,11 +37,13 @@ func checkPath(path string) error {
 		return errors.Errorf("path %q is not valid Unicode", path)
 	case len(path) >= maxPath && len(utf16.Encode([]rune(path))) >= maxPath:
 		return errors.Errorf("path %.64q… is longer than Windows allows (%d)", path, maxPath)
-	case !isAbs(path):
-		return errors.Errorf("path %q is not absolute", path)
 	}
-	if windowsVolume(path) == "" {
-		return nil
+	return nil
+}
+
+func checkElements(path string) error {
+	if filepath.Separator != '\\' && windowsVolume(path) == "" {
+		return nil // a path of this system, which reads names as they are
 	}
 	for _, element := range elements(path) {
 		if err := checkElement(element); err != nil {
@@ -104,6 +117,13 @@ func isDevice(name string) bool {
 
 // absolute returns path made absolute and clean.
 func absolute(path string) (string, error) {
+	// On Windows filepath.Abs drops what Windows drops, and then it is too late.
+	if err := checkText(path); err != nil {
+		return "", err
+	}
+	if err := checkElements(path); err != nil {
+		return "", err
+	}
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", errors.WithStack(err)
@@ -200,9 +220,6 @@ func isSeparator(c byte) bool { return c == '\\' || c == '/' }
 // out of the target; that target itself is a link (to the volume of another
 // layer) is what sub-directories are for.
 func (m *Mount) mountpoint(target string) (string, error) {
-	if target == "" {
-		return "", errors.New("invalid mount target: path is empty")
-	}
 	path, err := absolute(target)
 	if err != nil {
 		return "", errors.WithMessage(err, "invalid mount target")
