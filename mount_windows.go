@@ -151,24 +151,24 @@ func splitLayer(layer string) (home hcsshim.DriverInfo, id string) {
 	return hcsshim.DriverInfo{HomeDir: dir}, id
 }
 
-// codedError lets an error of HCS be matched as its Windows code, which
-// hcsshim's HcsError has no Unwrap for.
+// codedError lets an error of HCS be matched as its Windows code, for which
+// hcsshim's HcsError has no Unwrap.
 type codedError struct {
-	*hcsshim.HcsError
+	error
 	code syscall.Errno
 }
 
-func (e *codedError) Unwrap() []error { return []error{e.HcsError, e.code} }
+func (e *codedError) Unwrap() []error { return []error{e.error, e.code} }
 
 func withCode(err error) error {
-	hcsErr, isHcs := err.(*hcsshim.HcsError)
-	if !isHcs {
+	var hcsErr *hcsshim.HcsError
+	if !errors.As(err, &hcsErr) {
 		return err
 	}
-	code, isCode := hcsErr.Err.(syscall.Errno)
-	if !isCode {
+	var code syscall.Errno
+	if !errors.As(hcsErr.Err, &code) {
 		return err
 	}
 	// A HRESULT has 32 bits; what the register held above them is no part of it.
-	return &codedError{hcsErr, syscall.Errno(uint32(code))}
+	return &codedError{err, syscall.Errno(uint32(code))}
 }

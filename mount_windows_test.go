@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -440,6 +441,31 @@ func giveAway(t *testing.T, path, uid string) {
 	if err != nil {
 		t.Skipf("needs root, to give a file away: %v, %s", err, out)
 	}
+	for isTrusted(t, path) != (uid == "0") { // start does not always wait
+		runtime.Gosched()
+	}
+}
+
+func isTrusted(t *testing.T, path string) bool {
+	t.Helper()
+	handle, err := openExisting(path, windows.READ_CONTROL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer windows.CloseHandle(handle)
+	sd, err := windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner, _, err := sd.Owner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, err := windows.GetCurrentProcessToken().GetTokenUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return owner.Equals(user.User.Sid)
 }
 
 func TestPathsThatWindowsReadsAsSomethingElseReachNoCall(t *testing.T) {

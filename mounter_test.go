@@ -760,7 +760,7 @@ func TestARecordThatCannotBeWrittenLeavesNoLayerOpen(t *testing.T) {
 		h := newHost(t)
 		h.model.Before = func(call hcsmodel.Call, _ string) error {
 			if call == hcsmodel.MountPath {
-				h.mkdir(h.table.pendingPath(h.record(h.target("a")).TargetKey))
+				h.write(filepath.Join(h.table.pendingPath(h.record(h.target("a")).TargetKey), "in the way"), "")
 			}
 			return nil
 		}

@@ -232,6 +232,12 @@ func (t table) commit(r record) error {
 
 func writePrivate(path string, data []byte) error {
 	file, err := createPrivate(path)
+	if errors.Is(err, os.ErrExist) { // a killed process left it
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		file, err = createPrivate(path)
+	}
 	if err != nil {
 		return err
 	}

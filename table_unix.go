@@ -22,7 +22,7 @@ func checkPrivateDir(path string) error {
 func createPrivateDir(path string) error { return os.Mkdir(path, 0o700) }
 
 func createPrivate(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 func openPrivate(path string) (*os.File, error) {

@@ -100,60 +100,64 @@ func checkOwner(handle windows.Handle, path string) (*windows.SECURITY_DESCRIPTO
 }
 
 func createPrivate(path string) (*os.File, error) {
-	return openFile(path, windows.GENERIC_WRITE, windows.FILE_SHARE_READ|windows.FILE_SHARE_DELETE, windows.CREATE_ALWAYS)
+	handle, err := openFile(path, windows.GENERIC_WRITE, windows.FILE_SHARE_READ|windows.FILE_SHARE_DELETE, windows.CREATE_NEW)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(handle), path), nil
 }
 
 func openPrivate(path string) (*os.File, error) {
-	file, err := openFile(path, windows.GENERIC_READ, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, windows.OPEN_EXISTING)
+	handle, err := openFile(path, windows.GENERIC_READ, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, windows.OPEN_EXISTING)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := checkOwner(windows.Handle(file.Fd()), path); err != nil {
-		file.Close()
+	if _, err := checkOwner(handle, path); err != nil {
+		_ = windows.CloseHandle(handle)
 		return nil, err
 	}
-	return file, nil
+	return os.NewFile(uintptr(handle), path), nil
 }
 
 // openFile opens a file of the table, and not what a link in its place leads to.
-func openFile(path string, access, share, disposition uint32) (*os.File, error) {
+func openFile(path string, access, share, disposition uint32) (windows.Handle, error) {
 	sa, err := private()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	pathPtr, err := windows.UTF16PtrFromString(path)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return 0, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	handle, err := windows.CreateFile(pathPtr, access, share, sa, disposition,
 		windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return 0, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	return os.NewFile(uintptr(handle), path), nil
+	return handle, nil
 }
 
 // lockFile locks one byte of the file "lock" in dir, far behind its end, where
 // Windows allows it. Names that differ lock different bytes, so that one file
 // serves all of them. The lock goes with its handle when a process dies.
 func lockFile(dir, name string) (unlock func(), err error) {
-	file, err := openFile(filepath.Join(dir, "lock"), windows.GENERIC_READ|windows.GENERIC_WRITE,
+	path := filepath.Join(dir, "lock")
+	handle, err := openFile(path, windows.GENERIC_READ|windows.GENERIC_WRITE,
 		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE, windows.OPEN_ALWAYS)
 	if err != nil {
 		return nil, err
 	}
 	offset := lockOffset(name)
-	overlapped := windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
-	handle := windows.Handle(file.Fd())
-	if err := windows.LockFileEx(handle, windows.LOCKFILE_EXCLUSIVE_LOCK, 0, 1, 0, &overlapped); err != nil {
-		file.Close()
-		return nil, &os.PathError{Op: "lock", Path: file.Name(), Err: err}
+	overlapped := &windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
+	if err := windows.LockFileEx(handle, windows.LOCKFILE_EXCLUSIVE_LOCK, 0, 1, 0, overlapped); err != nil {
+		_ = windows.CloseHandle(handle)
+		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return func() {
 		// Closing unlocks too, but not at once. No error is of use here: the
 		// lock is gone in the end.
-		_ = windows.UnlockFileEx(handle, 0, 1, 0, &overlapped)
-		file.Close()
+		_ = windows.UnlockFileEx(handle, 0, 1, 0, overlapped)
+		_ = windows.CloseHandle(handle)
 	}, nil
 }
 
