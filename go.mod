@@ -7,6 +7,7 @@ require (
 	github.com/moby/sys/mountinfo v0.7.2
 	github.com/pkg/errors v0.9.1
 	golang.org/x/sys v0.33.0
+	pgregory.net/rapid v1.3.0
 )
 
 require (
