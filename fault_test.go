@@ -270,3 +270,20 @@ func TestALayerThatAKilledProcessLeftHalfOpenIsOpenedAfreshAtAnotherTarget(t *te
 		})
 	}
 }
+
+func TestALayerIsClosedWithTheLastTargetThatShowsItAndNotWithOneThatWasKilled(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	h.model.Before = func(hcsmodel.Call, string) error { panic(errKilled) }
+	if died, err := survive(func() error { return h.mount(m, h.target("a")) }); !died {
+		t.Fatal(err)
+	}
+	h.model.Before = nil
+	h.mustMount(m, h.target("b"))
+	h.mustUnmount(h.target("b"))
+	if open := h.model.OpenLayers(); len(open) != 0 {
+		t.Errorf("open layers: %q", open)
+	}
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}

@@ -61,8 +61,8 @@ func (mt *mounter) tryOpen(l layer) (path string, err error) {
 	if err := mt.hcs.ActivateLayer(l.source); err != nil {
 		err = errors.Wrapf(err, "failed to activate layer %s", l.source)
 		if isTransient(err) {
-			// The disk may be attached without its volume: this is how
-			// ERROR_NOT_READY comes about (hcsshim, internal/layers/wcow_mount.go).
+			// The disk may be attached without its volume, which is how hcsshim
+			// explains ERROR_NOT_READY (internal/layers/wcow_mount.go).
 			return "", undone(err, mt.deactivate(l.source))
 		}
 		// Any other refusal may mean that somebody else has the layer open, who
@@ -147,7 +147,8 @@ func isTransient(err error) bool {
 // isNotOpen tells whether HCS refused to close a layer because it is not open.
 // Unpreparing gives ERROR_DEV_NOT_EXIST for a layer that is not active and
 // ERROR_FLT_INSTANCE_NOT_FOUND for one that is not prepared (containerd pull
-// requests 5133 and 5328); the others say that the layer's directory has gone.
+// requests 5133 and 5328). Assumption: the others say so too, or that the layer's
+// directory has gone.
 func isNotOpen(err error) bool {
 	return isAny(err, errorDevNotExist, errorFilterNotFound,
 		errorFileNotFound, errorPathNotFound, errorNotFound)

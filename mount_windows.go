@@ -96,11 +96,15 @@ var tableDir struct {
 // shares layers must set the same one, before it mounts: a mount is unknown in
 // another table.
 //
-// Only Administrators and SYSTEM get access to the directory. One that belongs
+// The directory must be for the table alone: only Administrators and SYSTEM keep
+// access to it and to what is in it, unless its access list is a protected one. One that belongs
 // to anybody else, or is a link, is not used: Mount and Unmount then fail.
 func SetTableDir(dir string) error {
 	if err := checkPath(dir); err != nil {
 		return errors.WithMessage(err, "mount table")
+	}
+	if len(elements(filepath.Clean(dir))) == 0 {
+		return errors.Errorf("mount table: %q is the root of a volume", dir)
 	}
 	tableDir.Lock()
 	defer tableDir.Unlock()

@@ -30,7 +30,8 @@ type layer struct {
 func (mt *mounter) all(ctx context.Context, mounts []Mount, target string) error {
 	for i := range mounts {
 		if err := mt.mount(ctx, &mounts[i], target); err != nil {
-			return withUndo(err, mt.unmountMounts(ctx, mounts[:i], target))
+			// ctx may be why it failed, and must not keep the rest mounted.
+			return withUndo(err, mt.unmountMounts(context.Background(), mounts[:i], target))
 		}
 	}
 	return nil
@@ -42,6 +43,9 @@ func (mt *mounter) unmountMounts(ctx context.Context, mounts []Mount, target str
 		mountpoint, err := mounts[i].mountpoint(target)
 		if err == nil {
 			err = mt.unmountAll(ctx, mountpoint)
+		}
+		if errors.Is(err, os.ErrNotExist) { // unmounted before, with what it was in
+			err = nil
 		}
 		errs = append(errs, err)
 	}
@@ -57,6 +61,9 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, target string) error {
 	if err != nil {
 		return err
 	}
+	// The link gets the name that Unmount will find, where the target was given
+	// by its 8.3 name.
+	target = filepath.Join(filepath.Dir(target), longName(target))
 	r := record{Target: target, Source: l.source, Base: len(l.parents) == 0}
 	if r.TargetKey, err = targetKey(target); err != nil {
 		return err
@@ -111,8 +118,12 @@ func (mt *mounter) clear(ctx context.Context, target key) error {
 		return err
 	}
 	defer unlock()
-	if r.isShown() {
-		open, err := mt.isOpen(r)
+	shown, err := r.isShown()
+	if err != nil {
+		return err
+	}
+	if shown {
+		open, err := mt.isOpen(ctx, r)
 		if err != nil {
 			return err
 		}
@@ -161,10 +172,15 @@ func (mt *mounter) sweep(ctx context.Context, target key) error {
 // isOpen tells whether the layer of a record is open. Only while it is does HCS
 // know its volume. A read-only layer has none: its directory shows it, open or
 // not.
-func (mt *mounter) isOpen(r record) (bool, error) {
-	path, err := mt.hcs.GetLayerMountPath(r.Source)
+func (mt *mounter) isOpen(ctx context.Context, r record) (bool, error) {
+	var path string
+	// A volume may be out of reach for an instant: the layer is not closed then.
+	err := mt.retry(ctx, func() (err error) {
+		path, err = mt.hcs.GetLayerMountPath(r.Source)
+		return err
+	})
 	if isNotOpen(err) || isAny(err, errorNotReady, errorDeviceNotConnected, errorInvalidParameter) {
-		return false, nil
+		return false, ctx.Err()
 	}
 	if err != nil {
 		return false, errors.Wrapf(err, "failed to get mount path of layer %s", r.Source)
@@ -178,7 +194,7 @@ func (mt *mounter) isOpen(r record) (bool, error) {
 // show opens the layer, unless another target shows it already, and puts the
 // link at the target. Either all is done or nothing.
 func (mt *mounter) show(ctx context.Context, l layer, r record) error {
-	open, err := mt.shared(r)
+	open, err := mt.shared(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -209,7 +225,7 @@ func (mt *mounter) show(ctx context.Context, l layer, r record) error {
 
 // shared returns the record of another target that shows r's layer, and nil
 // when the layer is to be opened.
-func (mt *mounter) shared(r record) (*record, error) {
+func (mt *mounter) shared(ctx context.Context, r record) (*record, error) {
 	others, err := mt.table.others(r)
 	if err != nil {
 		return nil, err
@@ -221,7 +237,7 @@ func (mt *mounter) shared(r record) (*record, error) {
 			killed = other
 			continue
 		}
-		open, err := mt.isOpen(*other)
+		open, err := mt.isOpen(ctx, *other)
 		if err != nil {
 			return nil, err
 		}
@@ -273,15 +289,22 @@ func (mt *mounter) unmount(ctx context.Context, path string) (found bool, err er
 		return false, err
 	}
 	var errs []error
-	for target := range targets {
-		one, err := mt.unmountTarget(ctx, target)
+	for _, at := range targets {
+		one, err := mt.unmountTarget(ctx, at.target)
 		found = found || one
 		errs = append(errs, err)
 	}
 	if err := stderrors.Join(errs...); found || err != nil {
 		return found, err
 	}
-	return false, mt.closeUnknown(ctx, path, source)
+	if !isLayer(path) {
+		return false, nil
+	}
+	mounted, err := mt.closeUnknown(ctx, path, source)
+	if !mounted || err != nil {
+		return false, err
+	}
+	return mt.unmount(ctx, path)
 }
 
 func (mt *mounter) unmountTarget(ctx context.Context, target key) (found bool, err error) {
@@ -319,11 +342,11 @@ func (mt *mounter) unmountRecord(r record) error {
 // release closes the layer of a record when no other target shows it, puts the
 // directory back that the link replaced, and forgets the record.
 func (mt *mounter) release(r record) error {
-	others, err := mt.table.others(r)
+	last, err := mt.isLast(r)
 	if err != nil {
 		return err
 	}
-	if len(others) == 0 {
+	if last {
 		if err := mt.table.setClosing(r); err != nil {
 			return err
 		}
@@ -337,21 +360,45 @@ func (mt *mounter) release(r record) error {
 	return mt.table.drop(r)
 }
 
-// closeUnknown closes a layer that other code may have opened.
-func (mt *mounter) closeUnknown(ctx context.Context, path string, source key) error {
-	if !isLayer(path) {
-		return nil
+// isLast tells whether no other target shows r's layer. What a killed process
+// left half done does not, nor what a reboot has left behind.
+func (mt *mounter) isLast(r record) (bool, error) {
+	others, err := mt.table.others(r)
+	if err != nil {
+		return false, err
 	}
+	for _, other := range others {
+		if other.Volume == "" || other.closing {
+			continue
+		}
+		if r.Volume == "" || strings.EqualFold(other.Volume, r.Volume) {
+			return false, nil
+		}
+		open, err := mt.isOpen(context.Background(), other)
+		if open || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// closeUnknown closes a layer that other code may have opened, and tells whether
+// it found that the layer was mounted meanwhile: then it does nothing.
+func (mt *mounter) closeUnknown(ctx context.Context, path string, source key) (mounted bool, err error) {
 	if err := checkSource(path); err != nil {
-		return err
+		return false, err
 	}
 	if err := mt.table.prepare(); err != nil {
-		return err
+		return false, err
 	}
 	unlock, err := mt.table.lockSource(ctx, source)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlock()
-	return mt.closeLayer(path)
+	others, err := mt.table.others(record{SourceKey: source})
+	if err != nil || len(others) > 0 {
+		return len(others) > 0, err
+	}
+	return false, mt.closeLayer(path)
 }

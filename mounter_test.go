@@ -239,7 +239,8 @@ func TestAfterARebootASecondTargetOpensTheLayerAgain(t *testing.T) {
 	h.reboot()
 	h.model.ResetCalls()
 	h.mustMount(m, h.target("b"))
-	h.wantCalls(calls([]string{"GetLayerMountPath 2"}, openCalls)...)
+	volume := openCalls[2:]
+	h.wantCalls(calls(volume, volume, volume, volume, volume, openCalls)...) // asked five times
 	h.mustUnmount(h.target("a"))
 	if open := h.model.OpenLayers(); len(open) != 1 {
 		t.Errorf("open layers: %q", open)
@@ -840,5 +841,44 @@ func TestACancelledContextEndsTheWaitForALayer(t *testing.T) {
 	}
 	unlock()
 	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+func TestALiveMountSurvivesAVolumeThatIsOutOfReachForAnInstant(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	before := describe(h.target("a"))
+	h.failNext(hcsmodel.MountPath, errorNotReady, errorDeviceNotConnected)
+	wantError(t, h.mount(h.scratch("3"), h.target("a")), "it shows layer", os.ErrExist)
+	h.failNext(hcsmodel.MountPath, errorNotReady)
+	h.mustMount(h.scratch("2"), h.target("b"))
+	h.wantAt(h.target("a"), before)
+	h.wantAt(h.target("b"), before)
+}
+
+func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	r := record{Target: h.target("a"), Source: m.Source}
+	r.SourceKey, _ = sourceKey(m.Source)
+	if err := h.table.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := h.table.lockSource(context.Background(), r.SourceKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unmounted := make(chan error)
+	go func() { unmounted <- h.unmount(m.Source) }()
+	// Unmount has found nothing in the table, or has not looked yet: it ends alike.
+	r.TargetKey, _ = targetKey(r.Target)
+	if err := h.show(context.Background(), layer{m.Source, []string{`C:\layers\1`}}, r); err != nil {
+		t.Error(err)
+	}
+	unlock()
+	if err := <-unmounted; err != nil {
+		t.Error(err)
+	}
+	h.wantAt(h.target("a"), "nothing")
 	h.wantClosed()
 }

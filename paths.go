@@ -227,6 +227,11 @@ func (m *Mount) mountpoint(target string) (string, error) {
 	if len(elements(path)) == 0 {
 		return "", errors.Errorf("invalid mount target: %q is the root of a volume", path)
 	}
+	if m.Target != "" {
+		if err := checkText(m.Target); err != nil {
+			return "", errors.WithMessagef(err, "invalid mount target: sub-directory %q", m.Target)
+		}
+	}
 	sub := strings.FieldsFunc(m.Target, func(r rune) bool { return r == '\\' || r == '/' })
 	for i, element := range sub {
 		if element == "." || element == ".." {

@@ -8,6 +8,9 @@ import (
 	"github.com/pkg/errors"
 )
 
+// errNoSymlink tells that something is no symbolic link but, say, a junction.
+var errNoSymlink = errors.New("is not a symbolic link")
+
 // decodeSymlink returns the text of a symbolic link from its reparse point, a
 // REPARSE_DATA_BUFFER ([MS-FSCC] 2.1.2.4), all little-endian: tag (4 bytes),
 // length (2), reserved (2), then for a symbolic link offset and length of the
@@ -19,7 +22,7 @@ func decodeSymlink(data []byte) (string, error) {
 		return "", errors.New("reparse point is cut short")
 	}
 	if tag := binary.LittleEndian.Uint32(data); tag != tagSymlink {
-		return "", errors.Errorf("reparse point 0x%x is not a symbolic link", tag)
+		return "", errors.Wrapf(errNoSymlink, "reparse point 0x%x", tag)
 	}
 	start := header + int(binary.LittleEndian.Uint16(data[8:]))
 	end := start + int(binary.LittleEndian.Uint16(data[10:]))

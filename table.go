@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	stderrors "errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -131,7 +132,7 @@ func (t table) read(target key) (record, error) {
 func (t table) readPending(target key) (record, error) {
 	path := t.pendingPath(target)
 	r, err := readRecord(path, target)
-	if err == nil || errors.Is(err, os.ErrNotExist) {
+	if !errors.Is(err, errDamaged) {
 		return r, err
 	}
 	if err := os.Remove(path); err != nil {
@@ -139,6 +140,9 @@ func (t table) readPending(target key) (record, error) {
 	}
 	return record{}, errors.WithStack(os.ErrNotExist)
 }
+
+// errDamaged tells that a file is not what this package writes.
+var errDamaged = errors.New("damaged record")
 
 func readRecord(path string, target key) (record, error) {
 	file, err := openPrivate(path)
@@ -155,7 +159,7 @@ func readRecord(path string, target key) (record, error) {
 		err = errors.Errorf("is the record of %s", r.Target)
 	}
 	if err != nil {
-		return record{}, errors.WithMessagef(err, "mount table: damaged record %s", path)
+		return record{}, errors.WithStack(fmt.Errorf("mount table: %w %s: %w", errDamaged, path, err))
 	}
 	return r, nil
 }
@@ -298,23 +302,29 @@ func (t table) setClosing(r record) error {
 	return errors.Wrapf(err, "mount table: failed to record %s", r.Target)
 }
 
-// targets returns the keys of the targets at which a layer is shown, and whether
-// it was about to be closed there. A process that was killed may have left one
-// that has no record.
-func (t table) targets(source key) (closing map[key]bool, err error) {
+// shown is what an empty file tells: a target at which a layer is shown, and
+// whether the layer was about to be closed there.
+type shown struct {
+	target  key
+	closing bool
+}
+
+// targets returns where a layer is shown. A process that was killed may have left
+// a target that has no record.
+func (t table) targets(source key) ([]shown, error) {
 	entries, err := os.ReadDir(t.layerPath(source))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Wrap(err, "mount table")
 	}
-	closing = map[key]bool{}
+	var targets []shown
 	for _, entry := range entries {
 		target := key(strings.TrimSuffix(entry.Name(), closingSuffix))
 		if !target.valid() {
 			return nil, errors.Errorf("mount table: foreign file %s", filepath.Join(t.layerPath(source), entry.Name()))
 		}
-		closing[target] = closing[target] || string(target) != entry.Name()
+		targets = append(targets, shown{target, string(target) != entry.Name()})
 	}
-	return closing, nil
+	return targets, nil
 }
 
 // others returns the records of the other targets at which r's layer is shown.
@@ -324,11 +334,11 @@ func (t table) others(r record) ([]record, error) {
 		return nil, err
 	}
 	var others []record
-	for target, closing := range targets {
-		if target == r.TargetKey {
+	for _, at := range targets {
+		if at.target == r.TargetKey {
 			continue
 		}
-		other, err := t.read(target)
+		other, err := t.read(at.target)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -336,7 +346,7 @@ func (t table) others(r record) ([]record, error) {
 			return nil, err
 		}
 		if other.SourceKey == r.SourceKey {
-			other.closing = closing
+			other.closing = at.closing
 			others = append(others, other)
 		}
 	}
@@ -355,6 +365,9 @@ func (t table) lockSource(ctx context.Context, source key) (unlock func(), err e
 }
 
 func (t table) lock(ctx context.Context, name string) (unlock func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, errors.WithStack(err)
+	}
 	type result struct {
 		unlock func()
 		err    error

@@ -24,12 +24,25 @@ func (r record) link() string {
 
 // isShown tells whether the link of a record is at its target. Anything else
 // there belongs to somebody else.
-func (r record) isShown() bool {
+func (r record) isShown() (bool, error) {
 	if r.Volume == "" {
-		return false
+		return false, nil
+	}
+	info, err := os.Lstat(r.Target)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, errors.Wrap(err, "failed to look at the target")
+	}
+	if info.Mode()&os.ModeSymlink == 0 {
+		return false, nil
 	}
 	text, err := readLink(r.Target)
-	return err == nil && sameLink(text, r.link())
+	if errors.Is(err, errNoSymlink) {
+		return false, nil
+	}
+	return err == nil && sameLink(text, r.link()), errors.Wrap(err, "failed to look at the target")
 }
 
 // show puts the link of a record at its target.
@@ -53,8 +66,9 @@ func (r record) show() error {
 
 // hide removes the link of a record.
 func (r record) hide() error {
-	if !r.isShown() {
-		return nil
+	shown, err := r.isShown()
+	if !shown || err != nil {
+		return err
 	}
 	return errors.Wrapf(os.Remove(r.Target), "failed to remove the link to layer %s", r.Source)
 }
@@ -77,7 +91,10 @@ func (r record) putBack() error {
 func inspect(target string) (replaces bool, err error) {
 	info, err := os.Lstat(target)
 	if errors.Is(err, os.ErrNotExist) {
-		_, err := os.Stat(filepath.Dir(target))
+		parent, err := os.Stat(filepath.Dir(target))
+		if err == nil && !parent.IsDir() { // for Windows nothing is below a file either
+			err = errors.New("its parent is not a directory")
+		}
 		return false, errors.Wrapf(err, "failed to mount at %s", target)
 	}
 	if err != nil {

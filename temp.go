@@ -130,7 +130,8 @@ func copyMounts(mounts []Mount) []Mount { return append([]Mount{}, mounts...) }
 // and removes its directory, as WithTempMount would have done in a process that
 // was killed. It returns an error for each that could not be unmounted or
 // removed, which is then left for the next call, or one error when the mount
-// table cannot be read.
+// table cannot be read. Mounts of processes that run are unmounted as well: call
+// it when a runtime starts, with a location that is its own.
 func CleanupTempMounts(flags int) ([]error, error) {
 	mt, err := newMounter()
 	if err != nil {
@@ -161,11 +162,11 @@ func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(roo
 // removeTemp removes a directory that is empty once it is unmounted. RemoveAll
 // would go on into a layer that could not be unmounted.
 func removeTemp(root string) error {
-	err := os.Remove(root)
+	err := removeDir(root)              // and not a link, which os.Remove would take
 	if errors.Is(err, os.ErrNotExist) { // Unmount has failed before it put it back
 		return nil
 	}
-	return errors.Wrap(err, "failed to remove the temporary directory")
+	return errors.Wrapf(err, "failed to remove the temporary directory %s", root)
 }
 
 func (mt *mounter) cleanupTempMounts(ctx context.Context) ([]error, error) {

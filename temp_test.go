@@ -295,3 +295,21 @@ func TestOptionsAreChangedInACopy(t *testing.T) {
 		}
 	}
 }
+
+func TestWithTempMountUnmountsWhatItMountedWhenTheContextEndsTheRest(t *testing.T) {
+	h := tempHost(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	first, second := *h.scratch("2"), *h.scratch("3")
+	first.Target, second.Target = "a", "b"
+	h.model.Before = func(call hcsmodel.Call, layer string) error {
+		if layer == second.Source && call == hcsmodel.Activate {
+			cancel()
+			return errorNotReady
+		}
+		return nil
+	}
+	err := h.withTempMount(ctx, []Mount{first, second}, func(string) error { return nil })
+	wantError(t, err, "failed to activate layer", context.Canceled)
+	h.wantAt(h.path("mnt"), "directory of []")
+	h.wantClosed()
+}
