@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -652,4 +654,46 @@ func TestALinkToWhatIsNotThereIsADirectoryLink(t *testing.T) {
 	if got, err := readLink(link); err != nil || !sameLink(got, text) {
 		t.Errorf("the link is %s, %v", got, err)
 	}
+}
+
+func TestATargetGivenByItsShortNameIsUnmountedByIt(t *testing.T) {
+	h := newWinHost(t)
+	target := h.path("a long name of a target")
+	h.must(os.Mkdir(target, 0o777))
+	short := shortPath(t, target)
+	h.must(h.scratch("2").Mount(short))
+	info, err := Lookup(target)
+	h.must(err)
+	if filepath.Base(info.Mountpoint) != filepath.Base(target) {
+		t.Errorf("mounted at %s", info.Mountpoint)
+	}
+	h.must(Unmount(target, 0))
+	h.wantNothing()
+	h.must(os.Remove(target))
+}
+
+func TestOnlyOneHoldsALockOfTheTableAtATime(t *testing.T) {
+	dir := t.TempDir()
+	var inside atomic.Int32
+	var all sync.WaitGroup
+	for i := 0; i < 8; i++ {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for i := 0; i < 50; i++ {
+				unlock, err := lockFile(dir, "a")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := inside.Add(1); n != 1 {
+					t.Errorf("%d hold the lock", n)
+				}
+				runtime.Gosched()
+				inside.Add(-1)
+				unlock()
+			}
+		}()
+	}
+	all.Wait()
 }
