@@ -882,3 +882,24 @@ func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) 
 	h.wantAt(h.target("a"), "nothing")
 	h.wantClosed()
 }
+
+func TestAWindowsPathIsCheckedOnEverySystem(t *testing.T) {
+	wantError(t, newHost(t).unmount(`C:\mnt\a:b`), "names a stream of a file")
+}
+
+func TestATargetThatCannotBeLookedAtIsAnErrorAndKeepsTheRecord(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	h.mustMount(m, h.target("a"))
+	if err := os.Rename(h.path("mnt"), h.path("aside")); err != nil {
+		t.Fatal(err)
+	}
+	h.write(h.path("mnt"), "a file in the place of the parent")
+	wantError(t, h.unmount(h.target("a")), "failed to look at the target")
+	wantError(t, h.mount(m, h.target("a")), "failed to look at the target")
+	wantError(t, h.mount(m, h.target("b")), "failed to mount")
+	h.wantNoLeak()
+	if open := h.model.OpenLayers(); len(open) != 1 {
+		t.Errorf("open layers: %q", open)
+	}
+}

@@ -302,3 +302,47 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// endedContext ends once somebody waits for it.
+type endedContext struct{ context.Context }
+
+func (endedContext) Err() error { return nil }
+
+func TestALockThatIsGivenTooLateIsGivenBack(t *testing.T) {
+	h := newHost(t)
+	if err := h.table.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := h.table.lockTarget(context.Background(), keyOf("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if late, _ := h.table.lockTarget(endedContext{ctx}, keyOf("a")); late != nil {
+		t.Error("got the lock that another holds")
+	}
+	unlock()
+	unlock, err = h.table.lockTarget(context.Background(), keyOf("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
+func TestARecordFromBeforeARebootDoesNotKeepTheLayerOpen(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	h.mustMount(m, h.target("a"))
+	h.mustMount(m, h.target("b"))
+	old := h.record(h.target("b"))
+	old.Volume = "the volume that the layer had then"
+	if err := h.table.update(old); err != nil {
+		t.Fatal(err)
+	}
+	h.mustUnmount(h.target("a"))
+	if open := h.model.OpenLayers(); len(open) != 0 {
+		t.Errorf("open layers: %q", open)
+	}
+	h.mustUnmount(h.target("b"))
+}

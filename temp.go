@@ -24,6 +24,10 @@ func SetTempMountLocation(root string) error {
 	if _, err := newMounter(); err != nil {
 		return err
 	}
+	return setTempLocation(root)
+}
+
+func setTempLocation(root string) error {
 	root, err := absolute(root)
 	if err != nil {
 		return errors.WithMessage(err, "invalid location of temporary mounts")

@@ -313,3 +313,17 @@ func TestWithTempMountUnmountsWhatItMountedWhenTheContextEndsTheRest(t *testing.
 	h.wantAt(h.path("mnt"), "directory of []")
 	h.wantClosed()
 }
+
+func TestTheLocationOfTemporaryMountsIsMadeWhereItIsAbsent(t *testing.T) {
+	h := tempHost(t)
+	if err := setTempLocation(h.path("a", "b")); err != nil {
+		t.Fatal(err)
+	}
+	h.wantAt(h.path("a", "b"), "directory of []")
+	if got := getTempLocation(); got != h.path("a", "b") {
+		t.Error(got)
+	}
+	h.write(h.path("file"), "mine")
+	wantError(t, setTempLocation(h.path("file", "c")), "failed to set the location")
+	wantError(t, setTempLocation("\x00"), "invalid location")
+}
