@@ -72,16 +72,23 @@ func checkPrivateDir(path string) error {
 	if err != nil {
 		return err
 	}
-	err = windows.SetSecurityInfo(handle, windows.SE_FILE_OBJECT,
-		windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, dacl, nil)
+	err = windows.ERROR_INSUFFICIENT_BUFFER
+	for errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) {
+		err = windows.SetSecurityInfo(handle, windows.SE_FILE_OBJECT,
+			windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, dacl, nil)
+	}
 	return errors.Wrapf(err, "failed to protect %s", path)
 }
 
 // checkOwner refuses a file that belongs to anybody but the Administrators,
 // SYSTEM and the user of this process, and returns its security.
 func checkOwner(handle windows.Handle, path string) (*windows.SECURITY_DESCRIPTOR, error) {
-	sd, err := windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT,
-		windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
+	var sd *windows.SECURITY_DESCRIPTOR
+	err := error(windows.ERROR_INSUFFICIENT_BUFFER)
+	for errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) { // another process was protecting it (Wine)
+		sd, err = windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT,
+			windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "get owner", Path: path, Err: err}
 	}
