@@ -864,18 +864,23 @@ func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) 
 	if err := h.table.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := h.table.lockSource(context.Background(), r.SourceKey)
+	r.TargetKey, _ = targetKey(r.Target)
+	unlockTarget, err := h.table.lockTarget(context.Background(), r.TargetKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlockSource, err := h.table.lockSource(context.Background(), r.SourceKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	unmounted := make(chan error)
 	go func() { unmounted <- h.unmount(m.Source) }()
 	// Unmount has found nothing in the table, or has not looked yet: it ends alike.
-	r.TargetKey, _ = targetKey(r.Target)
 	if err := h.show(context.Background(), layer{m.Source, []string{`C:\layers\1`}}, r); err != nil {
 		t.Error(err)
 	}
-	unlock()
+	unlockSource()
+	unlockTarget()
 	if err := <-unmounted; err != nil {
 		t.Error(err)
 	}
