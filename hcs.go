@@ -73,15 +73,21 @@ func (mt *mounter) tryOpen(l layer) (path string, err error) {
 		err = errors.Wrapf(err, "failed to prepare layer %s", l.source)
 		return "", undone(err, mt.deactivate(l.source))
 	}
-	path, err = mt.hcs.GetLayerMountPath(l.source)
+	path, err = mt.mountPath(l.source)
 	if err != nil {
-		err = errors.Wrapf(err, "failed to get mount path of layer %s", l.source)
 		return "", undone(err, mt.closeLayer(l.source))
 	}
-	if path == "" {
-		path = l.source
-	}
 	return path, nil
+}
+
+// mountPath returns the path that shows a layer which is open. HCS may leave it
+// empty where it is the layer's directory.
+func (mt *mounter) mountPath(source string) (string, error) {
+	path, err := mt.hcs.GetLayerMountPath(source)
+	if path == "" {
+		path = source
+	}
+	return path, errors.Wrapf(err, "failed to get mount path of layer %s", source)
 }
 
 // closeLayer unprepares and deactivates a layer. It is an error only when the

@@ -97,18 +97,20 @@ var tableDir struct {
 // another table.
 //
 // The directory must be for the table alone: only Administrators and SYSTEM keep
-// access to it and to what is in it, unless its access list is a protected one. One that belongs
-// to anybody else, or is a link, is not used: Mount and Unmount then fail.
+// access to it and to what is in it, unless its access list is a protected one.
+// One that belongs to anybody else, or is a link, is not used: Mount and Unmount
+// then fail.
 func SetTableDir(dir string) error {
 	if err := checkPath(dir); err != nil {
 		return errors.WithMessage(err, "mount table")
 	}
-	if len(elements(filepath.Clean(dir))) == 0 {
+	dir = filepath.Clean(dir)
+	if len(elements(dir)) == 0 {
 		return errors.Errorf("mount table: %q is the root of a volume", dir)
 	}
 	tableDir.Lock()
 	defer tableDir.Unlock()
-	tableDir.dir = filepath.Clean(dir)
+	tableDir.dir = dir
 	return nil
 }
 

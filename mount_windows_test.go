@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -211,9 +209,9 @@ func TestAnHRESULTIsReturnedAsItsCodeAndTheMountIsUndone(t *testing.T) {
 		want []string
 	}{
 		{"ActivateLayer", windows.ERROR_SHARING_VIOLATION, "failed to activate layer", winOpen[:1]},
-		{"PrepareLayer", windows.ERROR_INVALID_PARAMETER, "failed to prepare layer", calls2(winOpen[:2], winClose[1:])},
-		{"PrepareLayer", 0xC0370106, "failed to prepare layer", calls2(winOpen[:2], winClose[1:])},
-		{"GetLayerMountPath", windows.ERROR_SHARING_VIOLATION, "failed to get mount path of layer", calls2(winOpen, winClose)},
+		{"PrepareLayer", windows.ERROR_INVALID_PARAMETER, "failed to prepare layer", calls(winOpen[:2], winClose[1:])},
+		{"PrepareLayer", 0xC0370106, "failed to prepare layer", calls(winOpen[:2], winClose[1:])},
+		{"GetLayerMountPath", windows.ERROR_SHARING_VIOLATION, "failed to get mount path of layer", calls(winOpen, winClose)},
 	} {
 		t.Run(fmt.Sprintf("%s 0x%x", test.call, uint32(test.code)), func(t *testing.T) {
 			h := newWinHost(t)
@@ -254,26 +252,18 @@ func wantHcsError(t *testing.T, err error) {
 	}
 }
 
-func calls2(lists ...[]string) []string {
-	var all []string
-	for _, list := range lists {
-		all = append(all, list...)
-	}
-	return all
-}
-
 func TestTransientHRESULTsAreTriedAgain(t *testing.T) {
 	h := newWinHost(t)
 	h.faults("ActivateLayer 0x15 1", "PrepareLayer 0x48f 1")
 	h.must(h.scratch("2").Mount(h.path("target")))
-	h.wantCalls(calls2(winOpen[:1], winClose[1:], winOpen[:2], winClose[1:], winOpen)...)
+	h.wantCalls(calls(winOpen[:1], winClose[1:], winOpen[:2], winClose[1:], winOpen)...)
 }
 
 func TestALayerAtTwoTargetsIsOpenedOnceThroughTheDLL(t *testing.T) {
 	h := newWinHost(t)
 	h.must(h.scratch("2").Mount(h.path("target")))
 	h.must(h.scratch("2").Mount(h.path("second")))
-	h.wantCalls(calls2(winOpen, winOpen[2:])...)
+	h.wantCalls(calls(winOpen, winOpen[2:])...)
 	h.must(Unmount(h.path("target"), 0))
 	h.wantCalls()
 	h.must(Unmount(h.path("second"), 0))
@@ -295,11 +285,11 @@ func TestAnUnknownLayerIsClosedThroughTheDLL(t *testing.T) {
 
 func TestAProcessKilledInAnyCallIsCleanedUpAfter(t *testing.T) {
 	for _, task := range []string{"mount", "unmount"} {
-		calls := winOpen
+		steps := winOpen
 		if task == "unmount" {
-			calls = winClose
+			steps = winClose
 		}
-		for _, call := range calls {
+		for _, call := range steps {
 			for _, when := range []string{"kill-before", "kill-after"} {
 				name := strings.Fields(call)[0]
 				t.Run(name+" "+when, func(t *testing.T) {
@@ -362,7 +352,7 @@ func TestALayerIsTheSameInAnyCaseAndByItsShortName(t *testing.T) {
 	upper := h.scratch("2")
 	upper.Source = filepath.Join(shortPath(t, strings.ToUpper(h.path("layers"))), "2")
 	h.must(upper.Mount(h.path("second")))
-	h.wantCalls(calls2(winOpen, winOpen[2:])...)
+	h.wantCalls(calls(winOpen, winOpen[2:])...)
 	h.must(Unmount(upper.Source, 0))
 	h.wantNothing()
 }
@@ -670,30 +660,4 @@ func TestATargetGivenByItsShortNameIsUnmountedByIt(t *testing.T) {
 	h.must(Unmount(target, 0))
 	h.wantNothing()
 	h.must(os.Remove(target))
-}
-
-func TestOnlyOneHoldsALockOfTheTableAtATime(t *testing.T) {
-	dir := t.TempDir()
-	var inside atomic.Int32
-	var all sync.WaitGroup
-	for i := 0; i < 8; i++ {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			for i := 0; i < 50; i++ {
-				unlock, err := lockFile(dir, "a")
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if n := inside.Add(1); n != 1 {
-					t.Errorf("%d hold the lock", n)
-				}
-				runtime.Gosched()
-				inside.Add(-1)
-				unlock()
-			}
-		}()
-	}
-	all.Wait()
 }

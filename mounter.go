@@ -41,11 +41,11 @@ func (mt *mounter) unmountMounts(ctx context.Context, mounts []Mount, target str
 	var errs []error
 	for i := len(mounts) - 1; i >= 0; i-- {
 		mountpoint, err := mounts[i].mountpoint(target)
+		if errors.Is(err, os.ErrNotExist) { // unmounted before, with what it was in
+			continue
+		}
 		if err == nil {
 			err = mt.unmountAll(ctx, mountpoint)
-		}
-		if errors.Is(err, os.ErrNotExist) { // unmounted before, with what it was in
-			err = nil
 		}
 		errs = append(errs, err)
 	}
@@ -176,19 +176,13 @@ func (mt *mounter) isOpen(ctx context.Context, r record) (bool, error) {
 	var path string
 	// A volume may be out of reach for an instant: the layer is not closed then.
 	err := mt.retry(ctx, func() (err error) {
-		path, err = mt.hcs.GetLayerMountPath(r.Source)
+		path, err = mt.mountPath(r.Source)
 		return err
 	})
 	if isNotOpen(err) || isAny(err, errorNotReady, errorDeviceNotConnected, errorInvalidParameter) {
 		return false, ctx.Err()
 	}
-	if err != nil {
-		return false, errors.Wrapf(err, "failed to get mount path of layer %s", r.Source)
-	}
-	if path == "" {
-		path = r.Source
-	}
-	return strings.EqualFold(path, r.Volume), nil
+	return err == nil && strings.EqualFold(path, r.Volume), err
 }
 
 // show opens the layer, unless another target shows it already, and puts the
@@ -233,7 +227,7 @@ func (mt *mounter) shared(ctx context.Context, r record) (*record, error) {
 	var killed *record
 	for i := range others {
 		other := &others[i]
-		if other.Volume == "" || other.closing {
+		if !other.isWhole() {
 			killed = other
 			continue
 		}
@@ -368,7 +362,7 @@ func (mt *mounter) isLast(r record) (bool, error) {
 		return false, err
 	}
 	for _, other := range others {
-		if other.Volume == "" || other.closing {
+		if !other.isWhole() {
 			continue
 		}
 		if r.Volume == "" || strings.EqualFold(other.Volume, r.Volume) {

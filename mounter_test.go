@@ -21,14 +21,6 @@ var openCalls = []string{
 
 var closeCalls = []string{"UnprepareLayer 2", "DeactivateLayer 2"}
 
-func calls(lists ...[]string) []string {
-	var all []string
-	for _, list := range lists {
-		all = append(all, list...)
-	}
-	return all
-}
-
 func TestMountOpensTheLayerInOrderAndLinksItsVolume(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))

@@ -49,6 +49,10 @@ type record struct {
 	closing bool
 }
 
+// isWhole tells whether the mount came to where its layer was open, and has not
+// begun to close it.
+func (r record) isWhole() bool { return r.Volume != "" && !r.closing }
+
 // key stands for a path: all ways to write the path have the same key.
 type key string
 

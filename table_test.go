@@ -7,10 +7,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/seed-941ae793/mount/internal/hcsmodel"
@@ -207,80 +204,6 @@ func TestWhatAKilledWriterLeftIsSweptAway(t *testing.T) {
 	}
 }
 
-func TestLocksOfOtherNamesDoNotWait(t *testing.T) {
-	h := newHost(t)
-	if err := h.table.prepare(); err != nil {
-		t.Fatal(err)
-	}
-	k, other := keyOf("a"), keyOf("b")
-	unlock, err := h.table.lockTarget(context.Background(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, lock := range []func() (func(), error){
-		func() (func(), error) { return h.table.lockTarget(context.Background(), other) },
-		func() (func(), error) { return h.table.lockSource(context.Background(), k) },
-	} {
-		unlock, err := lock()
-		if err != nil {
-			t.Fatal(err)
-		}
-		unlock()
-	}
-	unlock()
-}
-
-func TestOnlyOneHoldsALockAtATime(t *testing.T) {
-	h := newHost(t)
-	if err := h.table.prepare(); err != nil {
-		t.Fatal(err)
-	}
-	var inside atomic.Int32
-	var all sync.WaitGroup
-	for i := 0; i < 8; i++ {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			for i := 0; i < 100; i++ {
-				unlock, err := h.table.lockSource(context.Background(), keyOf("a"))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if n := inside.Add(1); n != 1 {
-					t.Errorf("%d hold the lock", n)
-				}
-				runtime.Gosched()
-				inside.Add(-1)
-				unlock()
-			}
-		}()
-	}
-	all.Wait()
-}
-
-func TestWaitingForALockEndsWithTheContext(t *testing.T) {
-	h := newHost(t)
-	if err := h.table.prepare(); err != nil {
-		t.Fatal(err)
-	}
-	unlock, err := h.table.lockTarget(context.Background(), keyOf("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_, err = h.table.lockTarget(ctx, keyOf("a"))
-	wantError(t, err, "", context.Canceled)
-	unlock()
-	// What the abandoned wait was given has been given back.
-	unlock, err = h.table.lockTarget(context.Background(), keyOf("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	unlock()
-}
-
 func FuzzRecord(f *testing.F) {
 	data, err := record{Target: `C:\mnt\a`, Source: `C:\layers\1`, TargetKey: keyOf("a"), SourceKey: keyOf("b")}.encode()
 	if err != nil {
@@ -301,33 +224,6 @@ func FuzzRecord(f *testing.F) {
 			t.Fatalf("accepted %q", data)
 		}
 	})
-}
-
-// endedContext ends once somebody waits for it.
-type endedContext struct{ context.Context }
-
-func (endedContext) Err() error { return nil }
-
-func TestALockThatIsGivenTooLateIsGivenBack(t *testing.T) {
-	h := newHost(t)
-	if err := h.table.prepare(); err != nil {
-		t.Fatal(err)
-	}
-	unlock, err := h.table.lockTarget(context.Background(), keyOf("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if late, _ := h.table.lockTarget(endedContext{ctx}, keyOf("a")); late != nil {
-		t.Error("got the lock that another holds")
-	}
-	unlock()
-	unlock, err = h.table.lockTarget(context.Background(), keyOf("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	unlock()
 }
 
 func TestARecordFromBeforeARebootDoesNotKeepTheLayerOpen(t *testing.T) {

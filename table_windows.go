@@ -49,12 +49,10 @@ func checkPrivateDir(path string) error {
 		return err
 	}
 	defer windows.CloseHandle(handle)
-	var info windows.ByHandleFileInformation
-	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	if info.FileAttributes&windows.FILE_ATTRIBUTE_DIRECTORY == 0 || info.FileAttributes&windows.FILE_ATTRIBUTE_REPARSE_POINT != 0 {
+	if err := checkDirectory(handle); errors.Is(err, windows.ERROR_DIRECTORY) {
 		return errors.Errorf("%s is not a directory", path)
+	} else if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	sd, err := checkOwner(handle, path)
 	if err != nil {
@@ -72,23 +70,35 @@ func checkPrivateDir(path string) error {
 	if err != nil {
 		return err
 	}
-	err = windows.ERROR_INSUFFICIENT_BUFFER
-	for errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) {
-		err = windows.SetSecurityInfo(handle, windows.SE_FILE_OBJECT,
+	err = whileChanging(func() error {
+		return windows.SetSecurityInfo(handle, windows.SE_FILE_OBJECT,
 			windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, dacl, nil)
-	}
+	})
 	return errors.Wrapf(err, "failed to protect %s", path)
+}
+
+// whileChanging repeats an access to the security of a file that another process
+// changes at the same time: it has grown since its size was asked for. Wine 8,
+// where every process protects the table, reports that now and then. The bound
+// keeps a system that always says so from hanging the caller.
+func whileChanging(access func() error) error {
+	for tries := 1; ; tries++ {
+		err := access()
+		if !errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) || tries == 1000 {
+			return err
+		}
+	}
 }
 
 // checkOwner refuses a file that belongs to anybody but the Administrators,
 // SYSTEM and the user of this process, and returns its security.
 func checkOwner(handle windows.Handle, path string) (*windows.SECURITY_DESCRIPTOR, error) {
 	var sd *windows.SECURITY_DESCRIPTOR
-	err := error(windows.ERROR_INSUFFICIENT_BUFFER)
-	for errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) { // another process was protecting it (Wine)
+	err := whileChanging(func() (err error) {
 		sd, err = windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT,
 			windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
-	}
+		return err
+	})
 	if err != nil {
 		return nil, &os.PathError{Op: "get owner", Path: path, Err: err}
 	}

@@ -53,12 +53,8 @@ func removeDir(path string) error {
 		return err
 	}
 	defer windows.CloseHandle(handle)
-	var info windows.ByHandleFileInformation
-	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
+	if err := checkDirectory(handle); err != nil {
 		return &os.PathError{Op: "remove directory", Path: path, Err: err}
-	}
-	if info.FileAttributes&windows.FILE_ATTRIBUTE_DIRECTORY == 0 || info.FileAttributes&windows.FILE_ATTRIBUTE_REPARSE_POINT != 0 {
-		return &os.PathError{Op: "remove directory", Path: path, Err: windows.ERROR_DIRECTORY}
 	}
 	// With POSIX semantics the name is free at once, even while a scanner has the
 	// directory open. Windows Server 2016 does not have them.
@@ -70,6 +66,19 @@ func removeDir(path string) error {
 	}
 	if err != nil {
 		return &os.PathError{Op: "remove directory", Path: path, Err: err}
+	}
+	return nil
+}
+
+// checkDirectory refuses what is no directory, or a link to one, with
+// ERROR_DIRECTORY.
+func checkDirectory(handle windows.Handle) error {
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
+		return err
+	}
+	if info.FileAttributes&windows.FILE_ATTRIBUTE_DIRECTORY == 0 || info.FileAttributes&windows.FILE_ATTRIBUTE_REPARSE_POINT != 0 {
+		return windows.ERROR_DIRECTORY
 	}
 	return nil
 }
