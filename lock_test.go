@@ -4,9 +4,12 @@ import (
 	"context"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/pkg/errors"
 )
 
 func newTable(t *testing.T) table {
@@ -65,26 +68,77 @@ func TestWaitingForALockEndsWithTheContext(t *testing.T) {
 	table := newTable(t)
 	unlock := mustLock(t, table.lockTarget, keyOf("a"))
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_, err := table.lockTarget(ctx, keyOf("a"))
-	wantError(t, err, "", context.Canceled)
-	unlock()
-	mustLock(t, table.lockTarget, keyOf("a"))()
-}
-
-// endedContext ends once somebody waits for it.
-type endedContext struct{ context.Context }
-
-func (endedContext) Err() error { return nil }
-
-func TestALockThatIsGivenTooLateIsGivenBack(t *testing.T) {
-	table := newTable(t)
-	unlock := mustLock(t, table.lockTarget, keyOf("a"))
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if late, _ := table.lockTarget(endedContext{ctx}, keyOf("a")); late != nil {
-		t.Error("got the lock that another holds")
+	go func() {
+		awaitQueue(table, "t"+string(keyOf("a")), 2)
+		cancel()
+	}()
+	for _, when := range []string{"while waiting", "before"} {
+		if _, err := table.lockTarget(ctx, keyOf("a")); !errors.Is(err, context.Canceled) {
+			t.Errorf("canceled %s: %v", when, err)
+		}
 	}
 	unlock()
 	mustLock(t, table.lockTarget, keyOf("a"))()
+	if n := len(queues.byName); n != 0 {
+		t.Errorf("%d locks are remembered that nobody waits for", n)
+	}
+}
+
+// awaitQueue waits until n goroutines have or want a lock.
+func awaitQueue(table table, name string, n int) {
+	for {
+		queues.Lock()
+		w := queues.byName[table.dir+name]
+		enough := w != nil && w.all == n
+		queues.Unlock()
+		if enough {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+func TestALockOfTheFileThatIsGivenTooLateIsGivenBack(t *testing.T) {
+	table := newTable(t)
+	unlock, err := lockFile(table.dir, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	goroutines := runtime.NumGoroutine()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := table.lockFile(ctx, "a"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	unlock()
+	for runtime.NumGoroutine() > goroutines {
+		runtime.Gosched()
+	}
+	again, err := lockFile(table.dir, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+}
+
+func TestGoroutinesThatWaitForALockKeepNoThreadWaiting(t *testing.T) {
+	const goroutines = 200
+	table := newTable(t)
+	unlock := mustLock(t, table.lockTarget, keyOf("a"))
+	threads := pprof.Lookup("threadcreate")
+	before := threads.Count()
+	var all sync.WaitGroup
+	for i := 0; i < goroutines; i++ {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			mustLock(t, table.lockTarget, keyOf("a"))()
+		}()
+	}
+	awaitQueue(table, "t"+string(keyOf("a")), 1+goroutines)
+	if more := threads.Count() - before; more > goroutines/4 {
+		t.Errorf("%d goroutines that wait made %d threads", goroutines, more)
+	}
+	unlock()
+	all.Wait()
 }

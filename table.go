@@ -2,7 +2,6 @@ package mount
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -355,42 +354,4 @@ func (t table) others(r record) ([]record, error) {
 		}
 	}
 	return others, nil
-}
-
-// lockTarget and lockSource wait until no other goroutine or process holds the
-// same lock. Whoever needs both takes the target's first, and never two of a
-// kind.
-func (t table) lockTarget(ctx context.Context, target key) (unlock func(), err error) {
-	return t.lock(ctx, "t"+string(target))
-}
-
-func (t table) lockSource(ctx context.Context, source key) (unlock func(), err error) {
-	return t.lock(ctx, "s"+string(source))
-}
-
-func (t table) lock(ctx context.Context, name string) (unlock func(), err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, errors.WithStack(err)
-	}
-	type result struct {
-		unlock func()
-		err    error
-	}
-	locked := make(chan result, 1)
-	go func() {
-		unlock, err := lockFile(t.dir, name)
-		locked <- result{unlock, err}
-	}()
-	select {
-	case r := <-locked:
-		return r.unlock, errors.Wrap(r.err, "mount table: failed to lock")
-	case <-ctx.Done():
-		// The system cannot be told to stop waiting; what it gives is given back.
-		go func() {
-			if r := <-locked; r.err == nil {
-				r.unlock()
-			}
-		}()
-		return nil, errors.WithStack(ctx.Err())
-	}
 }
