@@ -174,15 +174,26 @@ func (mt *mounter) sweep(ctx context.Context, target key) error {
 // not.
 func (mt *mounter) isOpen(ctx context.Context, r record) (bool, error) {
 	var path string
-	// A volume may be out of reach for an instant: the layer is not closed then.
 	err := mt.retry(ctx, func() (err error) {
 		path, err = mt.mountPath(r.Source)
 		return err
 	})
-	if isNotOpen(err) || isAny(err, errorNotReady, errorDeviceNotConnected, errorInvalidParameter) {
-		return false, ctx.Err()
+	switch {
+	case err == nil:
+		return strings.EqualFold(path, r.Volume), nil
+	case ctx.Err() != nil:
+		return false, err
+	case isTransient(err):
+		// By assumption HCS says so of a layer that is closed, too. The volume of
+		// that has gone, and with it what the link leads to.
+		_, statErr := os.Stat(r.link())
+		if statErr == nil || errors.Is(statErr, os.ErrNotExist) {
+			return statErr == nil, nil
+		}
+	case isNotOpen(err) || isAny(err, errorInvalidParameter):
+		return false, nil
 	}
-	return err == nil && strings.EqualFold(path, r.Volume), err
+	return false, err
 }
 
 // show opens the layer, unless another target shows it already, and puts the

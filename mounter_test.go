@@ -7,7 +7,9 @@ import (
 	stderrors "errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/seed-941ae793/mount/internal/hcsmodel"
@@ -239,6 +241,64 @@ func TestAfterARebootASecondTargetOpensTheLayerAgain(t *testing.T) {
 	}
 	h.mustUnmount(h.target("b"))
 	h.wantClosed()
+}
+
+func TestALiveMountIsKeptWhileHCSCannotTellThatItIsOpen(t *testing.T) {
+	for name, layer := range map[string]func(*host) *Mount{
+		"scratch":    func(h *host) *Mount { return h.scratch("2") },
+		"base layer": func(h *host) *Mount { return h.base("2") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			m := layer(h)
+			h.mustMount(m, h.target("a"))
+			shown := describe(h.target("a"))
+			for _, code := range []syscall.Errno{errorNotReady, errorDeviceNotConnected} {
+				h.failNext(hcsmodel.MountPath, code, code, code, code, code)
+				wantError(t, h.mount(h.scratch("3"), h.target("a")), "it shows layer", os.ErrExist)
+			}
+			h.wantAt(h.target("a"), shown)
+			if open := h.model.OpenLayers(); !reflect.DeepEqual(open, []string{m.Source}) {
+				t.Errorf("open layers: %q", open)
+			}
+		})
+	}
+}
+
+func TestAStaleLinkIsReplacedWhateverCodeTellsThatItsLayerIsClosed(t *testing.T) {
+	for _, code := range []syscall.Errno{errorFileNotFound, errorPathNotFound, errorNotReady, errorDevNotExist,
+		errorInvalidParameter, errorDeviceNotConnected, errorNotFound, errorFilterNotFound} {
+		h := newHost(t)
+		h.mustMount(h.scratch("2"), h.target("a"))
+		h.reboot()
+		h.model.Before = func(call hcsmodel.Call, layer string) error {
+			if call != hcsmodel.MountPath || layer != h.path("layers", "2") {
+				return nil
+			}
+			return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
+		}
+		if err := h.mount(h.scratch("3"), h.target("a")); err != nil {
+			t.Errorf("code %d: %v", code, err)
+		}
+	}
+}
+
+func TestNothingIsTouchedWhileNobodyCanTellWhetherALayerIsOpen(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	h.mustMount(m, h.target("a"))
+	r := h.record(h.target("a"))
+	r.Volume = h.path("file", "volume") // what cannot be reached, and has not gone
+	h.write(h.path("file"), "")
+	if err := stderrors.Join(h.table.update(r), os.Remove(r.Target), os.Symlink(r.link(), r.Target)); err != nil {
+		t.Fatal(err)
+	}
+	h.failNext(hcsmodel.MountPath, errorNotReady, errorNotReady, errorNotReady, errorNotReady, errorNotReady)
+	wantError(t, h.mount(h.scratch("3"), h.target("a")), "failed to get mount path of layer "+m.Source, errorNotReady)
+	h.wantAt(h.target("a"), "link to "+r.link())
+	if open := h.model.OpenLayers(); !reflect.DeepEqual(open, []string{m.Source}) {
+		t.Errorf("open layers: %q", open)
+	}
 }
 
 func TestUnmountWorksAfterTheLayerIsRemoved(t *testing.T) {

@@ -9,6 +9,7 @@ package hcsmodel
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -153,13 +154,8 @@ func (m *Model) ActivateLayer(path string) error {
 			// the file because it is being used by another process. (0x20)".
 			return errSharingViolation
 		}
-		if m.volumes != "" {
-			if err := os.MkdirAll(m.volumeDir(path), 0o777); err != nil {
-				return err
-			}
-		}
 		l.Active = true
-		return nil
+		return m.attach(path)
 	})
 }
 
@@ -238,7 +234,7 @@ func (m *Model) DeactivateLayer(path string) error {
 			return NotActive
 		}
 		l.Active = false
-		return nil
+		return m.detach(path)
 	})
 }
 
@@ -278,8 +274,45 @@ func (m *Model) call(name Call, path, args string, effect func(l *layer, writabl
 	return nil
 }
 
-// Reboot makes HCS forget all layers. What is on disk stays.
-func (m *Model) Reboot() error { return m.store.forgetLayers() }
+// Reboot makes HCS forget all layers, whose volumes go. What is on disk stays.
+func (m *Model) Reboot() error {
+	layers, err := m.store.layers()
+	for _, l := range layers {
+		err = errors.Join(err, m.detach(l.Path))
+	}
+	return errors.Join(err, m.store.forgetLayers())
+}
+
+// attach makes the directory of a layer's volume appear, with what was in it.
+func (m *Model) attach(path string) error {
+	if m.volumes == "" {
+		return nil
+	}
+	dir := m.volumeDir(path)
+	err := os.Rename(dir+detached, dir)
+	if errors.Is(err, os.ErrNotExist) { // the first time
+		err = os.MkdirAll(dir, 0o777)
+	}
+	return err
+}
+
+// detach makes it go. It is not there for a read-only layer, nor in a process
+// that was killed in here before.
+func (m *Model) detach(path string) error {
+	if m.volumes == "" {
+		return nil
+	}
+	dir := m.volumeDir(path)
+	err := os.Rename(dir, dir+detached)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// detached ends the name of the directory of a volume whose layer is not active,
+// so that nothing leads to it.
+const detached = ".detached"
 
 // OpenLayers returns the layers that are active or prepared, sorted. It panics
 // when it cannot read the state.
