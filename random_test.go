@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -24,10 +25,12 @@ import (
 const randomOps = 10000
 
 func TestAnySequenceOfOperationsDoesWhatTheReferenceDoesAndCleansUp(t *testing.T) {
-	ops, faulty := 0, 0
+	ops, elsewhere, faulty := 0, 0, 0
+	processes := newProcesses(t, 3)
 	for ops < randomOps {
 		rapid.Check(t, func(rt *rapid.T) {
-			r := newRandom(t, rt)
+			r := newRandom(t, rt, processes)
+			r.alone = true
 			defer os.RemoveAll(r.dir)
 			rt.Repeat(map[string]func(*rapid.T){
 				"mount":                r.mountAny,
@@ -44,27 +47,37 @@ func TestAnySequenceOfOperationsDoesWhatTheReferenceDoesAndCleansUp(t *testing.T
 			})
 			r.cleanUp()
 			ops += r.ops
+			elsewhere += r.elsewhereOps
 			faulty += r.faulty
 		})
 	}
-	t.Logf("%d operations, a fault in %d", ops, faulty)
+	t.Logf("%d operations, %d of them in other processes, a fault in %d", ops, elsewhere, faulty)
 }
 
 // The order of what happens at once is not repeated: rapid may call a failure
 // flaky, and then shows what it drew and what had failed.
 func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
-	ops := 0
+	ops, killed := 0, 0
+	processes := newProcesses(t, 4)
 	rapid.Check(t, func(rt *rapid.T) {
-		r := newRandom(t, rt)
+		r := newRandom(t, rt, processes)
 		defer os.RemoveAll(r.dir)
 		r.pause = func(ctx context.Context) error { return ctx.Err() } // pauses is not for goroutines
 		r.put(rt)
-		killed := r.killOnce(rapid.IntRange(-20, 40).Draw(rt, "call that kills"))
+		killedHere := r.killOnce(rapid.IntRange(-20, 40).Draw(rt, "call that kills"))
+		r.planElsewhere(rapid.SampledFrom(append(elsewhereKills, "")).Draw(rt, "fault elsewhere"))
 		scripts := rapid.SliceOfN(rapid.SliceOfN(rapid.Custom(drawWork), 1, 10), 4, 4).Draw(rt, "scripts")
+		var killedElsewhere atomic.Int32
 		r.atOnce(len(scripts), func(name string) error {
-			var number int
-			fmt.Sscan(name, &number)
-			return r.workAll(scripts[number])
+			number, err := strconv.Atoi(name)
+			if err != nil || number%2 == 0 {
+				return r.workAll(scripts[number])
+			}
+			died, err := r.processes[number].do(r, scripts[number])
+			if died {
+				killedElsewhere.Add(1)
+			}
+			return err
 		})
 		r.model.Before = nil
 		for _, script := range scripts {
@@ -74,7 +87,8 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 		before := r.world
 		r.world = r.observe()
 		r.wantNoOpenLayerWithoutRecord()
-		if !killed() {
+		killed += int(killedElsewhere.Load())
+		if !killedHere() && killedElsewhere.Load() == 0 {
 			r.wantWholeMounts()
 		}
 		for place, thing := range before.at {
@@ -84,7 +98,7 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 		}
 		r.cleanUp()
 	})
-	t.Logf("%d operations", ops)
+	t.Logf("%d operations, %d other processes killed", ops, killed)
 }
 
 // world is what there is on a host, as the test sees it. The reference is one
@@ -124,13 +138,18 @@ type random struct {
 	links  map[string]string // what is at a place that shows a layer
 	files  string            // what must never change
 	world  world
-	ops    int
-	faulty int
+	// alone tells that nobody else does anything at the same time.
+	alone bool
+	// processes do some of the operations.
+	processes processes
+
+	ops, elsewhereOps, faulty int
 }
 
-func newRandom(t *testing.T, rt *rapid.T) *random {
+func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 	tb := &rapidTB{TB: t, rt: rt}
-	r := &random{host: newHost(tb), mounts: map[string]*Mount{}, links: map[string]string{}}
+	r := &random{host: sharedHost(tb, newHost(tb).dir), mounts: map[string]*Mount{}, links: map[string]string{}, processes: processes}
+	r.model.Before, r.model.After = nil, nil // what is planned is for other processes
 	tb.dir = r.dir
 	r.write(r.path("user", "data"), "mine")
 	r.mkdir(r.path("temp"))
@@ -167,7 +186,7 @@ func (r *random) addLayer(name string) {
 
 // allFiles lists what is in the layers and behind the links.
 func (r *random) allFiles() string {
-	return tree(r.t, r.path("layers")) + tree(r.t, r.path("volumes")) + tree(r.t, r.path("user"))
+	return tree(r.t, r.path("layers")) + tree(r.t, r.path("hcs", "volumes")) + tree(r.t, r.path("user"))
 }
 
 // rapidTB makes the fixtures fail through rapid, which shrinks only what fails
@@ -291,10 +310,9 @@ func (w *world) clone() *world {
 
 // step is an operation that calls HCS.
 type step struct {
-	name string
-	do   func() error
-	// want is the reference once all went well, in which do returns wantErr, or
-	// panics as the callback does.
+	work randomWork
+	// want is the reference once all went well, in which the work returns wantErr,
+	// or panics as the callback does.
 	want    *world
 	wantErr error
 	panics  bool
@@ -308,8 +326,7 @@ type step struct {
 func (r *random) mountAny(rt *rapid.T) {
 	layer, place := drawLayer(rt), drawPlace(rt)
 	s := step{
-		name:   "mount " + layer + " at " + place,
-		do:     func() error { return r.mount(r.mounts[layer], r.path(place)) },
+		work:   randomWork{"mount", layer, place},
 		want:   r.world.clone(),
 		places: []string{place},
 		layers: []string{layer, r.world.records[place].layer},
@@ -324,8 +341,7 @@ func (r *random) mountAny(rt *rapid.T) {
 func (r *random) unmountTargetOf(rt *rapid.T) {
 	place := drawPlace(rt)
 	s := step{
-		name:   "unmount " + place,
-		do:     r.drawUnmount(rt, r.path(place)),
+		work:   randomWork{Op: rapid.SampledFrom([]string{"unmount", "unmount all"}).Draw(rt, "op"), Place: place},
 		want:   r.world.clone(),
 		places: []string{place},
 		layers: []string{r.world.records[place].layer},
@@ -337,8 +353,7 @@ func (r *random) unmountTargetOf(rt *rapid.T) {
 func (r *random) unmountLayer(rt *rapid.T) {
 	layer := drawLayer(rt)
 	s := step{
-		name:   "unmount layer " + layer,
-		do:     r.drawUnmount(rt, r.mounts[layer].Source),
+		work:   randomWork{Op: rapid.SampledFrom([]string{"unmount layer", "unmount layer all"}).Draw(rt, "op"), Layer: layer},
 		want:   r.world.clone(),
 		places: r.world.placesOf(layer),
 		layers: []string{layer},
@@ -347,32 +362,16 @@ func (r *random) unmountLayer(rt *rapid.T) {
 	r.run(rt, s)
 }
 
-func (r *random) drawUnmount(rt *rapid.T, path string) func() error {
-	if rapid.Bool().Draw(rt, "all") {
-		return func() error { return r.unmountAll(context.Background(), path) }
-	}
-	return func() error { return r.unmount(path) }
-}
-
 func (r *random) mountTemporarily(rt *rapid.T) {
 	layer := drawLayer(rt)
-	end := rapid.SampledFrom([]string{"returns", "fails", "panics"}).Draw(rt, "callback")
-	shown := r.links[layer]
+	op := rapid.SampledFrom([]string{"temporarily", "temporarily, fails", "temporarily, panics"}).Draw(rt, "op")
 	s := step{
-		name: "mount " + layer + " temporarily",
-		do: func() error {
-			return r.withTempMount(context.Background(), []Mount{*r.mounts[layer]}, func(root string) error {
-				shown = linkPrefix + strings.TrimPrefix(describe(root), "link to ") + "\n"
-				return callback(end)
-			})
-		},
+		work:      randomWork{Op: op, Layer: layer},
 		want:      r.world.clone(),
-		panics:    end == "panics",
+		wantErr:   allowedErrors[op],
+		panics:    op == "temporarily, panics",
 		layers:    []string{layer},
 		temporary: true,
-	}
-	if end == "fails" {
-		s.wantErr = errCallback
 	}
 	const place = "temp/new"
 	s.want.at[place] = emptyDir
@@ -380,19 +379,6 @@ func (r *random) mountTemporarily(rt *rapid.T) {
 	r.reckonUnmount(s.want, []string{place})
 	delete(s.want.at, place)
 	r.run(rt, s)
-	if shown != r.links[layer] {
-		r.t.Fatalf("the callback was shown %q", shown)
-	}
-}
-
-func callback(end string) error {
-	switch end {
-	case "fails":
-		return errCallback
-	case "panics":
-		panic(errKilled)
-	}
-	return nil
 }
 
 func (r *random) lookUp(rt *rapid.T) {
@@ -476,23 +462,18 @@ func (r *random) cleanUp() {
 	r.check()
 }
 
-// run does a step, with a fault in one of its HCS calls or without, and fails
-// the test unless the reference allows what comes of it. After a fault, which of
-// the allowed outcomes it is becomes the reference.
+// run does a step, in this process or in another one, with a fault in its HCS
+// calls or without, and fails the test unless the reference allows what comes of
+// it. After a fault, which of the allowed outcomes it is becomes the reference.
 func (r *random) run(rt *rapid.T, s step) {
 	r.ops++
-	happened := func() bool { return false }
-	if rapid.Bool().Draw(rt, "faulty") {
-		f := faults[rapid.IntRange(0, len(faults)-1).Draw(rt, "fault")]
-		at := rapid.IntRange(0, 5).Draw(rt, "call")
-		r.t.Logf("call %d %s", at, f.name)
-		happened = f.plan(r.host, at)
+	do := r.here
+	if rapid.IntRange(0, 3).Draw(rt, "process") == 0 {
+		do = r.elsewhere
 	}
-	died, err := survive(s.do)
-	r.model.Before, r.model.After = nil, nil
-	r.t.Logf("%s: died %v, error %v", s.name, died, err)
-
-	if happened() {
+	died, happened, err := do(rt, s.work)
+	r.t.Logf("%+v: died %v, error %v", s.work, died, err)
+	if happened {
 		r.faulty++
 		before := r.world
 		r.world = r.observe()
@@ -500,9 +481,23 @@ func (r *random) run(rt *rapid.T, s step) {
 		return
 	}
 	if died != s.panics || !stderrors.Is(err, s.wantErr) {
-		r.t.Fatalf("%s: died %v, error %v, want %v, %v", s.name, died, err, s.panics, s.wantErr)
+		r.t.Fatalf("%+v: died %v, error %v, want %v, %v", s.work, died, err, s.panics, s.wantErr)
 	}
 	r.world = *s.want
+}
+
+// here does the work in this process, and tells whether a fault has happened.
+func (r *random) here(rt *rapid.T, work randomWork) (died, happened bool, err error) {
+	fault := func() bool { return false }
+	if rapid.Bool().Draw(rt, "faulty") {
+		f := faults[rapid.IntRange(0, len(faults)-1).Draw(rt, "fault")]
+		at := rapid.IntRange(0, 5).Draw(rt, "call")
+		r.t.Logf("call %d %s", at, f.name)
+		fault = f.plan(r.host, at)
+	}
+	died, err = survive(func() error { return r.work(work) })
+	r.model.Before, r.model.After = nil, nil
+	return died, fault(), err
 }
 
 // check fails the test unless the host is as the reference has it.
@@ -596,19 +591,19 @@ func (r *random) wantAllowed(s step, before, got world, failed, died bool) {
 		if r.allowsPlace(s, before, got, place) {
 			continue
 		}
-		r.t.Fatalf("%s: at %s is now\n%q, %+v where there was\n%q, %+v", s.name, place,
+		r.t.Fatalf("%+v: at %s is now\n%q, %+v where there was\n%q, %+v", s.work, place,
 			got.at[place], got.records[place], before.at[place], before.records[place])
 	}
 	for _, layer := range randomLayers {
 		if got.open[layer] != before.open[layer] && !r.allowsChange(s, before, layer) {
-			r.t.Fatalf("%s: layer %s open is %v", s.name, layer, got.open[layer])
+			r.t.Fatalf("%+v: layer %s open is %v", s.work, layer, got.open[layer])
 		}
 		if got.open[layer] && !before.open[layer] && !died && len(s.places) == 1 && got.records[s.places[0]] == (mark{}) {
-			r.t.Fatalf("%s: layer %s is left open without the record that was tried", s.name, layer)
+			r.t.Fatalf("%+v: layer %s is left open without the record that was tried", s.work, layer)
 		}
 	}
 	if s.wantErr == os.ErrExist && !died && s.mounts && r.isLive(&before, s.places[0]) && !reflect.DeepEqual(before, got) {
-		r.t.Fatalf("%s: the live mount has changed to\n%+v from\n%+v", s.name, got, before)
+		r.t.Fatalf("%+v: the live mount has changed to\n%+v from\n%+v", s.work, got, before)
 	}
 }
 
@@ -616,10 +611,10 @@ func (r *random) wantAllowed(s step, before, got world, failed, died bool) {
 // does without one.
 func (r *random) wantPromise(s step, got world) {
 	if s.wantErr != nil {
-		r.t.Fatalf("%s: no error, want %v", s.name, s.wantErr)
+		r.t.Fatalf("%+v: no error, want %v", s.work, s.wantErr)
 	}
 	if !reflect.DeepEqual(got, *s.want) {
-		r.t.Fatalf("%s: success, and the host is\n%+v\nwant\n%+v", s.name, got, *s.want)
+		r.t.Fatalf("%+v: success, and the host is\n%+v\nwant\n%+v", s.work, got, *s.want)
 	}
 }
 
@@ -707,6 +702,13 @@ func drawWork(rt *rapid.T) randomWork {
 	return randomWork{rapid.SampledFrom(ops).Draw(rt, "op"), drawLayer(rt), drawPlace(rt)}
 }
 
+// allowedErrors are those that an operation may have at any time.
+var allowedErrors = map[string]error{
+	"mount":              os.ErrExist,
+	"look up":            os.ErrNotExist,
+	"temporarily, fails": errCallback,
+}
+
 // workAll does the operations and returns the first error that none of them may
 // have. A process that was killed does nothing more.
 func (r *random) workAll(script []randomWork) error {
@@ -715,7 +717,7 @@ func (r *random) workAll(script []randomWork) error {
 		if died {
 			return nil
 		}
-		if err != nil {
+		if allowed := allowedErrors[work.Op]; err != nil && (allowed == nil || !stderrors.Is(err, allowed)) {
 			return fmt.Errorf("%+v: %w", work, err)
 		}
 	}
@@ -727,27 +729,33 @@ func (r *random) work(work randomWork) error {
 	ctx := context.Background()
 	switch work.Op {
 	case "mount":
-		return unless(r.mount(m, path), os.ErrExist)
+		return r.mount(m, path)
 	case "unmount":
 		return r.unmount(path)
-	case "unmount layer":
-		return r.unmount(m.Source)
 	case "unmount all":
 		return r.unmountAll(ctx, path)
+	case "unmount layer":
+		return r.unmount(m.Source)
+	case "unmount layer all":
+		return r.unmountAll(ctx, m.Source)
 	case "look up":
 		_, err := r.lookup(ctx, path)
-		return unless(err, os.ErrNotExist)
-	case "temporarily":
-		return r.withTempMount(ctx, []Mount{*m}, func(string) error { return nil })
+		return err
 	}
-	return unless(r.withTempMount(ctx, []Mount{*m}, func(string) error { return errCallback }), errCallback)
-}
-
-func unless(err, allowed error) error {
-	if stderrors.Is(err, allowed) {
+	return r.withTempMount(ctx, []Mount{*m}, func(root string) error {
+		text, err := os.Readlink(root)
+		unmounted := err != nil && !r.alone // by somebody else
+		if linkPrefix+text+"\n" != r.links[work.Layer] && !unmounted {
+			return fmt.Errorf("the callback was shown %q, %v", text, err)
+		}
+		switch work.Op {
+		case "temporarily, fails":
+			return errCallback
+		case "temporarily, panics":
+			panic(errKilled)
+		}
 		return nil
-	}
-	return err
+	})
 }
 
 // killOnce makes call number at kill the goroutine that makes it; none when it

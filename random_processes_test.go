@@ -1,0 +1,189 @@
+//go:build !windows
+
+package mount
+
+import (
+	"encoding/json"
+	stderrors "errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/pkg/errors"
+	"pgregory.net/rapid"
+
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
+)
+
+// Operations of a random test in other processes. Each is this test binary, which
+// does the scripts that it reads until it is killed or its input ends.
+
+// order is what a process is told to do: a script on the host in Dir, alone or
+// while others do theirs.
+type order struct {
+	Dir    string
+	Alone  bool
+	Mounts map[string]*Mount
+	Links  map[string]string
+	Script []randomWork
+}
+
+// answer is what it says then. Only the errors that may be tell what they match.
+type answer struct {
+	Died    bool
+	Err     string
+	Allowed bool
+}
+
+// processes are those of one test, which start when they are first needed.
+type processes []*process
+
+type process struct {
+	t       *testing.T
+	command *exec.Cmd
+	orders  io.WriteCloser
+	answers io.Reader
+}
+
+func newProcesses(t *testing.T, n int) processes {
+	var all processes
+	for i := 0; i < n; i++ {
+		p := &process{t: t}
+		t.Cleanup(p.stop)
+		all = append(all, p)
+	}
+	return all
+}
+
+func (p *process) start() {
+	p.command = exec.Command(os.Args[0])
+	p.command.Env = childEnv("random", "")
+	p.command.Stderr = os.Stderr
+	var inErr, outErr error
+	p.orders, inErr = p.command.StdinPipe()
+	p.answers, outErr = p.command.StdoutPipe()
+	if err := stderrors.Join(inErr, outErr, p.command.Start()); err != nil {
+		panic(err)
+	}
+}
+
+// stop makes the process end, and waits for that.
+func (p *process) stop() {
+	if p.command == nil {
+		return
+	}
+	_ = p.orders.Close()
+	_ = p.command.Wait()
+	p.command = nil
+}
+
+// do has a process do a script on a random host. The error is one that none of
+// its operations may have or, where nobody else does anything, any of the first
+// operation, which is the only one then.
+func (p *process) do(r *random, script []randomWork) (died bool, err error) {
+	if p.command == nil {
+		p.start()
+	}
+	if err := json.NewEncoder(p.orders).Encode(order{r.dir, r.alone, r.mounts, r.links, script}); err != nil {
+		return false, err
+	}
+	var a answer
+	if err := json.NewDecoder(p.answers).Decode(&a); err != nil {
+		p.stop()
+		return true, nil
+	}
+	if a.Err == "" {
+		return a.Died, nil
+	}
+	err = errors.New(a.Err)
+	if a.Allowed {
+		err = stderrors.Join(err, allowedErrors[script[0].Op])
+	}
+	return a.Died, err
+}
+
+// serveRandom does what the orders say and gives the answers.
+func serveRandom(orders io.Reader, answers io.Writer) error {
+	decoder := json.NewDecoder(orders)
+	for {
+		var o order
+		if err := decoder.Decode(&o); err != nil {
+			return unless(err, io.EOF)
+		}
+		r := &random{host: sharedHost(nil, o.Dir), mounts: o.Mounts, links: o.Links, alone: o.Alone}
+		tempLocation.dir = r.path("temp")
+		var a answer
+		var err error
+		if o.Alone {
+			a.Died, err = survive(func() error { return r.work(o.Script[0]) })
+			allowed := allowedErrors[o.Script[0].Op]
+			a.Allowed = allowed != nil && stderrors.Is(err, allowed)
+		} else {
+			err = r.workAll(o.Script)
+		}
+		if err != nil {
+			a.Err = err.Error()
+		}
+		if err := json.NewEncoder(answers).Encode(a); err != nil {
+			return err
+		}
+	}
+}
+
+func unless(err, allowed error) error {
+	if stderrors.Is(err, allowed) {
+		return nil
+	}
+	return err
+}
+
+// elsewhereKills are what kills another process, as hcsmodel.SetFaults takes it.
+var elsewhereKills = killsOf(hcsmodel.Activate, hcsmodel.Prepare, hcsmodel.MountPath, hcsmodel.Unprepare, hcsmodel.Deactivate)
+
+// elsewhereFaults are errors for an instant and for good, and the kills.
+var elsewhereFaults = append([]string{
+	"ActivateLayer 0x15", "PrepareLayer 0x48f", "GetLayerMountPath 0x15", "UnprepareLayer 0x15", "DeactivateLayer 0x48f",
+	"ActivateLayer 0x20", "PrepareLayer 0x57", "GetLayerMountPath 0x1f", "UnprepareLayer 0x1f", "DeactivateLayer 0x20",
+}, elsewhereKills...)
+
+func killsOf(calls ...hcsmodel.Call) []string {
+	var kills []string
+	for _, call := range calls {
+		kills = append(kills, string(call)+" kill-before", string(call)+" kill-after")
+	}
+	return kills
+}
+
+// planElsewhere plans a fault in the next call in another process, "" for none,
+// and returns whether it has come to that. What has not happened until then will
+// not.
+func (r *random) planElsewhere(fault string) (happened func() bool) {
+	dir := r.path("hcs")
+	var plan []string
+	if fault != "" {
+		plan = append(plan, fault+" 1")
+	}
+	if err := hcsmodel.SetFaults(dir, plan...); err != nil {
+		r.t.Fatal(err)
+	}
+	return func() bool {
+		left, err := os.ReadFile(filepath.Join(dir, "faults"))
+		if err := stderrors.Join(err, hcsmodel.SetFaults(dir)); err != nil {
+			r.t.Fatal(err)
+		}
+		return string(left) == fault+" 0"
+	}
+}
+
+// elsewhere does the work in another process, and tells whether a fault has
+// happened.
+func (r *random) elsewhere(rt *rapid.T, work randomWork) (died, happened bool, err error) {
+	fault := rapid.SampledFrom(append([]string{""}, elsewhereFaults...)).Draw(rt, "fault")
+	planned := r.planElsewhere(fault)
+	number := rapid.IntRange(0, len(r.processes)-1).Draw(rt, "number")
+	died, err = r.processes[number].do(r, []randomWork{work})
+	r.elsewhereOps++
+	return died, planned(), err
+}
