@@ -48,11 +48,11 @@ func newHost(t testing.TB) *host {
 // hostIn is the host in a directory which a newHost has made.
 func hostIn(t testing.TB, dir string, model *hcsmodel.Model) *host {
 	h := &host{t: t, model: model, dir: dir}
-	h.mounter = &mounter{hcs: model, table: table{filepath.Join(dir, "table")}}
-	h.pause = func(ctx context.Context) error {
+	pause := func(ctx context.Context) error {
 		h.pauses++
 		return ctx.Err()
 	}
+	h.mounter = &mounter{hcs: model, table: table{filepath.Join(dir, "table"), pause}, pause: pause}
 	return h
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/pkg/errors"
 )
@@ -27,13 +26,6 @@ type hcs interface {
 	DeactivateLayer(layer string) error
 }
 
-const (
-	// attempts and attemptPause are those of hcsshim's own runtime
-	// (internal/layers/wcow_mount.go).
-	attempts     = 5
-	attemptPause = 100 * time.Millisecond
-)
-
 // Codes that HCS reports. hcsshim cuts 0x8007xxxx down to the Windows code and
 // passes other HRESULTs whole.
 const (
@@ -50,7 +42,7 @@ const (
 // openLayer activates and prepares a layer and returns its mount path. A
 // failure leaves the layer as it was, unless the error is a leftOpen.
 func (mt *mounter) openLayer(ctx context.Context, l layer) (path string, err error) {
-	err = mt.retry(ctx, func() error {
+	err = mt.pause.retry(ctx, isTransient, func() error {
 		path, err = mt.tryOpen(l)
 		return err
 	})
@@ -93,7 +85,7 @@ func (mt *mounter) mountPath(source string) (string, error) {
 // closeLayer unprepares and deactivates a layer. It is an error only when the
 // layer is still open; one that HCS does not know (after a reboot) is closed.
 func (mt *mounter) closeLayer(source string) error {
-	return mt.retry(context.Background(), func() error {
+	return mt.pause.retry(context.Background(), isTransient, func() error {
 		unprepareErr := errors.Wrapf(mt.hcs.UnprepareLayer(source), "failed to unprepare layer %s", source)
 		if isNotOpen(unprepareErr) {
 			unprepareErr = nil
@@ -107,7 +99,7 @@ func (mt *mounter) closeLayer(source string) error {
 }
 
 func (mt *mounter) deactivate(source string) error {
-	return mt.retry(context.Background(), func() error { return mt.tryDeactivate(source) })
+	return mt.pause.retry(context.Background(), isTransient, func() error { return mt.tryDeactivate(source) })
 }
 
 func (mt *mounter) tryDeactivate(source string) error {
@@ -116,31 +108,6 @@ func (mt *mounter) tryDeactivate(source string) error {
 		return nil
 	}
 	return errors.Wrapf(err, "failed to deactivate layer %s", source)
-}
-
-// retry runs try until it succeeds, fails for good, or has failed in a way that
-// passes, as many times as hcsshim's own runtime would try.
-func (mt *mounter) retry(ctx context.Context, try func() error) error {
-	for attempt := 1; ; attempt++ {
-		err := try()
-		if !isTransient(err) || attempt == attempts {
-			return err
-		}
-		if waitErr := mt.pause(ctx); waitErr != nil {
-			return fmt.Errorf("%w (not tried again: %w)", err, waitErr)
-		}
-	}
-}
-
-func pause(ctx context.Context) error {
-	timer := time.NewTimer(attemptPause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // isTransient tells whether a call may succeed a moment later. A layer that an

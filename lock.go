@@ -31,10 +31,17 @@ func (t table) lock(ctx context.Context, name string) (unlock func(), err error)
 	return func() { unlockFile(); leave() }, nil
 }
 
-// lockFile is the function of that name, and ends with ctx.
+// lockFile waits until no other process holds the lock, or until ctx ends.
 func (t table) lockFile(ctx context.Context, name string) (unlock func(), err error) {
+	lock := func() (unlock func(), err error) {
+		err = t.whileBusy(func() error {
+			unlock, err = lockFile(t.dir, name)
+			return err
+		})
+		return unlock, err
+	}
 	if ctx.Done() == nil {
-		return lockFile(t.dir, name)
+		return lock()
 	}
 	type result struct {
 		unlock func()
@@ -42,7 +49,7 @@ func (t table) lockFile(ctx context.Context, name string) (unlock func(), err er
 	}
 	locked := make(chan result, 1)
 	go func() {
-		unlock, err := lockFile(t.dir, name)
+		unlock, err := lock()
 		locked <- result{unlock, err}
 	}()
 	select {

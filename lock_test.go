@@ -14,7 +14,7 @@ import (
 
 func newTable(t *testing.T) table {
 	t.Helper()
-	table := table{filepath.Join(t.TempDir(), "table")}
+	table := table{filepath.Join(t.TempDir(), "table"), pause}
 	if err := table.prepare(); err != nil {
 		t.Fatal(err)
 	}

@@ -124,7 +124,7 @@ func newMounter() (*mounter, error) {
 		}
 		tableDir.dir = filepath.Join(programData, "windows-layer-mounts")
 	}
-	return &mounter{hcs: vmcompute{}, table: table{tableDir.dir}, pause: pause}, nil
+	return &mounter{hcs: vmcompute{}, table: table{tableDir.dir, pause}, pause: pause}, nil
 }
 
 // vmcompute is the Host Compute Service of this machine.

@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"context"
 	"encoding/json"
 	stderrors "errors"
 	"fmt"
@@ -359,10 +360,10 @@ func TestALayerIsTheSameInAnyCaseAndByItsShortName(t *testing.T) {
 
 func TestTheTableIsMadeForAdministratorsAndSystemOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "table")
-	if err := makePrivateDir(dir); err != nil {
+	if err := (table{dir, pause}).makeDir(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := makePrivateDir(dir); err != nil {
+	if err := (table{dir, pause}).makeDir(dir); err != nil {
 		t.Errorf("it is not trusted when it is there: %v", err)
 	}
 	sd, err := windows.GetNamedSecurityInfo(dir, windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
@@ -383,7 +384,7 @@ func TestAnAdministratorsDirectoryBecomesPrivate(t *testing.T) {
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := makePrivateDir(dir); err != nil {
+	if err := (table{dir, pause}).makeDir(dir); err != nil {
 		t.Fatal(err)
 	}
 	if os.Getenv(simDir) != "" {
@@ -660,4 +661,61 @@ func TestATargetGivenByItsShortNameIsUnmountedByIt(t *testing.T) {
 	h.must(Unmount(target, 0))
 	h.wantNothing()
 	h.must(os.Remove(target))
+}
+
+func TestAFileThatAScannerHasOpenIsTriedAgain(t *testing.T) {
+	r := record{Target: `C:\mnt\a`, Source: `C:\layers\2`, Volume: `\\?\Volume{1}`}
+	r.TargetKey, r.SourceKey = keyOf(r.Target), keyOf(r.Source)
+	for name, test := range map[string]struct {
+		file func(table) string
+		do   func(table) error
+	}{
+		"read a record":    {func(tb table) string { return tb.recordPath(r.TargetKey) }, func(tb table) error { _, err := tb.read(r.TargetKey); return err }},
+		"replace a record": {func(tb table) string { return tb.recordPath(r.TargetKey) }, func(tb table) error { return tb.update(r) }},
+		"drop a record":    {func(tb table) string { return tb.recordPath(r.TargetKey) }, func(tb table) error { return tb.drop(r) }},
+		"drop a mark":      {func(tb table) string { return tb.markPath(r) }, func(tb table) error { return tb.drop(r) }},
+		"mark for closing": {func(tb table) string { return tb.markPath(r) }, func(tb table) error { return tb.setClosing(r) }},
+		"lock": {func(tb table) string { return filepath.Join(tb.dir, "lock") }, func(tb table) error {
+			unlock, err := tb.lockTarget(context.Background(), r.TargetKey)
+			if err == nil {
+				unlock()
+			}
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var scanner windows.Handle
+			pauses := 0
+			tb := table{dir: filepath.Join(t.TempDir(), "table"), pause: func(context.Context) error {
+				pauses++
+				return windows.CloseHandle(scanner)
+			}}
+			unlock, err := lockFile(mustPrepare(t, tb), "x") // so that the file is there
+			if err != nil {
+				t.Fatal(err)
+			}
+			unlock()
+			if err := tb.add(r); err != nil {
+				t.Fatal(err)
+			}
+			scanner, err = windows.CreateFile(windows.StringToUTF16Ptr(test.file(tb)), windows.GENERIC_READ, 0, nil, windows.OPEN_EXISTING, 0, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := test.do(tb); err != nil {
+				t.Error(err)
+			}
+			if pauses != 1 {
+				t.Errorf("%d pauses while the file was open, want 1", pauses)
+			}
+		})
+	}
+}
+
+func mustPrepare(t *testing.T, tb table) (dir string) {
+	t.Helper()
+	if err := tb.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	return tb.dir
 }

@@ -17,8 +17,7 @@ const layerType = "windows-layer"
 type mounter struct {
 	hcs   hcs
 	table table
-	// pause waits before a failed call is tried again.
-	pause func(context.Context) error
+	pause pauser
 }
 
 // layer is what HCS has to know of a layer.
@@ -83,7 +82,11 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, target string) error {
 	if err := mt.clear(ctx, r.TargetKey); err != nil {
 		return err
 	}
-	if r.Replaced, err = inspect(target); err != nil {
+	err = mt.pause.retry(ctx, isBusy, func() (err error) {
+		r.Replaced, err = inspect(target)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 
@@ -174,7 +177,7 @@ func (mt *mounter) sweep(ctx context.Context, target key) error {
 // not.
 func (mt *mounter) isOpen(ctx context.Context, r record) (bool, error) {
 	var path string
-	err := mt.retry(ctx, func() (err error) {
+	err := mt.pause.retry(ctx, isTransient, func() (err error) {
 		path, err = mt.mountPath(r.Source)
 		return err
 	})
@@ -222,7 +225,7 @@ func (mt *mounter) show(ctx context.Context, l layer, r record) error {
 			return withUndo(err, mt.release(r))
 		}
 	}
-	if err := r.show(); err != nil {
+	if err := mt.pause.retry(ctx, isBusy, r.show); err != nil {
 		return withUndo(err, mt.release(r))
 	}
 	return nil
@@ -338,7 +341,7 @@ func (mt *mounter) unmountTarget(ctx context.Context, target key) (found bool, e
 // unmountRecord undoes the mount that r records. What it could not undo is in
 // the error, and then the record stays.
 func (mt *mounter) unmountRecord(r record) error {
-	if err := r.hide(); err != nil {
+	if err := mt.pause.retry(context.Background(), isBusy, r.hide); err != nil {
 		return err
 	}
 	return mt.release(r)
@@ -359,7 +362,7 @@ func (mt *mounter) release(r record) error {
 			return err
 		}
 	}
-	if err := r.putBack(); err != nil {
+	if err := mt.pause.retry(context.Background(), isBusy, r.putBack); err != nil {
 		return err
 	}
 	return mt.table.drop(r)

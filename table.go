@@ -1,10 +1,6 @@
 package mount
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	stderrors "errors"
 	"fmt"
 	"io"
@@ -26,47 +22,10 @@ import (
 // source. Its name gets the suffix ".closing" before the layer is closed.
 // A record is read under the lock of its target or of its layer, and written
 // under both.
-type table struct{ dir string }
-
-// record is what the table remembers of a mount.
-type record struct {
-	Target string `json:"target"`
-	Source string `json:"source"`
-	// Volume is the mount path of the layer, and empty until HCS has told it:
-	// until then there is no link.
-	Volume string `json:"volume"`
-	// Base tells that the layer has no parents, so that its files are shown.
-	Base bool `json:"base"`
-	// Replaced tells that Target was an empty directory.
-	Replaced bool `json:"replaced"`
-	// TargetKey and SourceKey are kept because a path that has gone, or that led
-	// through a link which has gone, has another key.
-	TargetKey key `json:"targetKey"`
-	SourceKey key `json:"sourceKey"`
-
-	// closing tells that the layer was about to be closed with this mount.
-	closing bool
+type table struct {
+	dir   string
+	pause pauser
 }
-
-// isWhole tells whether the mount came to where its layer was open, and has not
-// begun to close it.
-func (r record) isWhole() bool { return r.Volume != "" && !r.closing }
-
-// key stands for a path: all ways to write the path have the same key.
-type key string
-
-func keyOf(canonical string) key {
-	sum := sha256.Sum256([]byte(canonical))
-	return key(hex.EncodeToString(sum[:16]))
-}
-
-func (k key) valid() bool {
-	raw, err := hex.DecodeString(string(k))
-	return err == nil && len(raw) == 16 && hex.EncodeToString(raw) == string(k)
-}
-
-// maxRecord bounds what is read of a record: two paths, each rune escaped.
-const maxRecord = 4 * 6 * maxPath
 
 func (t table) recordPath(target key) string {
 	return filepath.Join(t.dir, "mounts", string(target)+".json")
@@ -91,32 +50,39 @@ const closingSuffix = ".closing"
 // believed.
 func (t table) prepare() error {
 	for _, dir := range []string{t.dir, filepath.Join(t.dir, "mounts"), filepath.Join(t.dir, "layers")} {
-		if err := makePrivateDir(dir); err != nil {
+		if err := t.makeDir(dir); err != nil {
 			return errors.Wrap(err, "mount table")
 		}
 	}
 	return nil
 }
 
-// makePrivateDir makes sure that a directory of the table is there and can be
-// believed: anybody may create directories in %ProgramData%.
-func makePrivateDir(path string) error {
-	err := checkPrivateDir(path)
-	if !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := createPrivateDir(path); !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return checkPrivateDir(path) // another process was faster
+// makeDir makes sure that a directory of the table is there and can be believed:
+// anybody may create directories in %ProgramData%.
+func (t table) makeDir(path string) error {
+	return t.whileBusy(func() error {
+		err := checkPrivateDir(path)
+		if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := createPrivateDir(path); !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		return checkPrivateDir(path) // another process was faster
+	})
 }
 
 // has tells whether the target has a record, or a pending one.
 func (t table) has(target key) (bool, error) {
 	for _, path := range []string{t.recordPath(target), t.pendingPath(target)} {
-		if _, err := os.Lstat(path); err == nil {
+		err := t.whileBusy(func() error {
+			_, err := os.Lstat(path)
+			return err
+		})
+		if err == nil {
 			return true, nil
-		} else if !os.IsNotExist(err) {
+		}
+		if !errors.Is(err, os.ErrNotExist) {
 			return false, errors.Wrap(err, "mount table")
 		}
 	}
@@ -126,7 +92,7 @@ func (t table) has(target key) (bool, error) {
 // read returns the record of a target; its error matches os.ErrNotExist when
 // there is none.
 func (t table) read(target key) (record, error) {
-	return readRecord(t.recordPath(target), target)
+	return t.readRecord(t.recordPath(target), target)
 }
 
 // readPending returns the record that a process was about to put in the table,
@@ -134,21 +100,18 @@ func (t table) read(target key) (record, error) {
 // nothing else had been done.
 func (t table) readPending(target key) (record, error) {
 	path := t.pendingPath(target)
-	r, err := readRecord(path, target)
+	r, err := t.readRecord(path, target)
 	if !errors.Is(err, errDamaged) {
 		return r, err
 	}
-	if err := os.Remove(path); err != nil {
+	if err := t.remove(path); err != nil {
 		return record{}, errors.Wrap(err, "mount table")
 	}
 	return record{}, errors.WithStack(os.ErrNotExist)
 }
 
-// errDamaged tells that a file is not what this package writes.
-var errDamaged = errors.New("damaged record")
-
-func readRecord(path string, target key) (record, error) {
-	file, err := openPrivate(path)
+func (t table) readRecord(path string, target key) (record, error) {
+	file, err := t.open(path, openPrivate)
 	if err != nil {
 		return record{}, errors.Wrap(err, "mount table")
 	}
@@ -167,48 +130,14 @@ func readRecord(path string, target key) (record, error) {
 	return r, nil
 }
 
-// decodeRecord accepts exactly what encode writes: a record that was torn,
-// changed or written by something else is not followed.
-func decodeRecord(data []byte) (record, error) {
-	var r record
-	if len(data) > maxRecord {
-		return r, errors.New("too long")
-	}
-	if err := json.Unmarshal(data, &r); err != nil {
-		return record{}, errors.WithStack(err)
-	}
-	again, err := r.encode()
-	if err != nil {
-		return record{}, err
-	}
-	if !bytes.Equal(data, again) {
-		return record{}, errors.New("not as this package writes it")
-	}
-	if err := checkPath(r.Target); err != nil {
-		return record{}, errors.WithMessage(err, "target")
-	}
-	if err := checkSource(r.Source); err != nil {
-		return record{}, err
-	}
-	if !r.TargetKey.valid() || !r.SourceKey.valid() {
-		return record{}, errors.New("malformed key")
-	}
-	return r, nil
-}
-
-func (r record) encode() ([]byte, error) {
-	data, err := json.Marshal(r)
-	return append(data, '\n'), errors.WithStack(err)
-}
-
 // add puts a record in the table, durably, and whole or not at all.
 func (t table) add(r record) error {
 	err := t.writePending(r)
 	if err == nil {
-		err = makePrivateDir(t.layerPath(r.SourceKey))
+		err = t.makeDir(t.layerPath(r.SourceKey))
 	}
 	if err == nil {
-		err = writePrivate(t.markPath(r), nil)
+		err = t.write(t.markPath(r), nil)
 	}
 	if err == nil {
 		err = t.commit(r)
@@ -230,20 +159,20 @@ func (t table) writePending(r record) error {
 	if err != nil {
 		return err
 	}
-	return writePrivate(t.pendingPath(r.TargetKey), data)
+	return t.write(t.pendingPath(r.TargetKey), data)
 }
 
 func (t table) commit(r record) error {
-	return os.Rename(t.pendingPath(r.TargetKey), t.recordPath(r.TargetKey))
+	return t.rename(t.pendingPath(r.TargetKey), t.recordPath(r.TargetKey))
 }
 
-func writePrivate(path string, data []byte) error {
-	file, err := createPrivate(path)
+func (t table) write(path string, data []byte) error {
+	file, err := t.open(path, createPrivate)
 	if errors.Is(err, os.ErrExist) { // a killed process left it
-		if err := os.Remove(path); err != nil {
+		if err := t.remove(path); err != nil {
 			return err
 		}
-		file, err = createPrivate(path)
+		file, err = t.open(path, createPrivate)
 	}
 	if err != nil {
 		return err
@@ -258,7 +187,7 @@ func writePrivate(path string, data []byte) error {
 
 // drop takes a record out of the table. Until all is gone it is a pending one.
 func (t table) drop(r record) error {
-	err := os.Rename(t.recordPath(r.TargetKey), t.pendingPath(r.TargetKey))
+	err := t.rename(t.recordPath(r.TargetKey), t.pendingPath(r.TargetKey))
 	for _, path := range []string{
 		t.markPath(r),
 		t.markPath(r) + closingSuffix,
@@ -268,7 +197,7 @@ func (t table) drop(r record) error {
 		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist) {
 			break
 		}
-		err = os.Remove(path)
+		err = t.remove(path)
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -278,7 +207,7 @@ func (t table) drop(r record) error {
 
 // list returns the keys of all targets that have a record, or a pending one.
 func (t table) list() ([]key, error) {
-	entries, err := os.ReadDir(filepath.Join(t.dir, "mounts"))
+	entries, err := t.readDir(filepath.Join(t.dir, "mounts"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Wrap(err, "mount table")
 	}
@@ -298,7 +227,7 @@ func (t table) list() ([]key, error) {
 // setClosing remembers that a record's layer is about to be closed. Should the
 // process be killed then, the layer is half open.
 func (t table) setClosing(r record) error {
-	err := os.Rename(t.markPath(r), t.markPath(r)+closingSuffix)
+	err := t.rename(t.markPath(r), t.markPath(r)+closingSuffix)
 	if errors.Is(err, os.ErrNotExist) { // closing it has failed before
 		return nil
 	}
@@ -315,7 +244,7 @@ type shown struct {
 // targets returns where a layer is shown. A process that was killed may have left
 // a target that has no record.
 func (t table) targets(source key) ([]shown, error) {
-	entries, err := os.ReadDir(t.layerPath(source))
+	entries, err := t.readDir(t.layerPath(source))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Wrap(err, "mount table")
 	}

@@ -57,7 +57,7 @@ func (r record) show() error {
 		}
 	}
 	if r.Replaced {
-		if err := removeDir(r.Target); err != nil {
+		if err := removeDir(r.Target); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return errors.Wrapf(err, "failed to replace directory %s by a link", r.Target)
 		}
 	}

@@ -6,11 +6,15 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/pkg/errors"
 )
 
 func makeLink(text, path string) error { return os.Symlink(text, path) }
 
 func readLink(path string) (string, error) { return os.Readlink(path) }
+
+func isBusy(err error) bool { return errors.Is(err, syscall.EBUSY) }
 
 func sameLink(a, b string) bool { return a == b }
 

@@ -132,6 +132,13 @@ func longName(path string) string {
 	return windows.UTF16ToString(data.FileName[:])
 }
 
+// isBusy tells whether something else has a file open, such as a scanner, and
+// keeps it from being opened, renamed or removed for an instant. Until it is
+// closed, one that was removed refuses access to its name.
+func isBusy(err error) bool {
+	return isAny(err, windows.ERROR_SHARING_VIOLATION, windows.ERROR_ACCESS_DENIED, windows.ERROR_DELETE_PENDING)
+}
+
 func sameLink(a, b string) bool { return sameWindowsLink(a, b) }
 
 func foldCase(path string) string { return strings.ToLower(path) }

@@ -152,7 +152,7 @@ func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(roo
 	if err != nil {
 		return errors.Wrap(err, "failed to make a temporary directory")
 	}
-	defer func() { err = stderrors.Join(err, removeTemp(root)) }()
+	defer func() { err = stderrors.Join(err, mt.removeTemp(root)) }()
 	if err := mt.all(ctx, mounts, root); err != nil {
 		return errors.WithMessagef(err, "failed to mount at %s", root)
 	}
@@ -165,8 +165,10 @@ func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(roo
 
 // removeTemp removes a directory that is empty once it is unmounted. RemoveAll
 // would go on into a layer that could not be unmounted.
-func removeTemp(root string) error {
-	err := removeDir(root)              // and not a link, which os.Remove would take
+func (mt *mounter) removeTemp(root string) error {
+	err := mt.pause.retry(context.Background(), isBusy, func() error {
+		return removeDir(root) // and not a link, which os.Remove would take
+	})
 	if errors.Is(err, os.ErrNotExist) { // Unmount has failed before it put it back
 		return nil
 	}
@@ -181,7 +183,7 @@ func (mt *mounter) cleanupTempMounts(ctx context.Context) ([]error, error) {
 	for _, r := range records {
 		_, err := mt.unmountTarget(ctx, r.TargetKey)
 		if err == nil && r.Replaced {
-			err = removeTemp(r.Target)
+			err = mt.removeTemp(r.Target)
 		}
 		if err != nil {
 			failed = append(failed, err)
