@@ -56,6 +56,27 @@ func TestAProcessKilledAtAnyStepLeavesNothingThatUnmountAllDoesNotCleanUp(t *tes
 	}
 }
 
+func TestARecordIsOnTheDiskBeforeItGetsItsName(t *testing.T) {
+	for _, scenario := range scenarios {
+		h := sharedHost(t, newHost(t).dir)
+		m := scenario.host(h)
+		scenario.prepare(h, m)
+		written := map[string]bool{} // and not yet on the disk
+		startChild(t, scenario, h.dir).run(func(c change) {
+			switch c.number {
+			case unix.SYS_WRITE:
+				written[c.path] = true
+			case unix.SYS_FSYNC:
+				delete(written, c.path)
+			case unix.SYS_RENAMEAT:
+				if written[c.path] && strings.HasPrefix(c.path, h.path("table")) {
+					t.Errorf("%s: %s is renamed before it is on the disk", scenario.name, c.path)
+				}
+			}
+		})
+	}
+}
+
 // tracee is a child process that is stopped at its system calls.
 type tracee struct {
 	t      *testing.T

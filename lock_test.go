@@ -86,16 +86,16 @@ func TestWaitingForALockEndsWithTheContext(t *testing.T) {
 
 // awaitQueue waits until n goroutines have or want a lock.
 func awaitQueue(table table, name string, n int) {
-	for {
-		queues.Lock()
-		w := queues.byName[table.dir+name]
-		enough := w != nil && w.all == n
-		queues.Unlock()
-		if enough {
-			return
-		}
+	for !isQueued(table, name, n) {
 		runtime.Gosched()
 	}
+}
+
+func isQueued(table table, name string, n int) bool {
+	queues.Lock()
+	defer queues.Unlock()
+	w := queues.byName[table.dir+name]
+	return w != nil && w.all == n
 }
 
 func TestALockOfTheFileThatIsGivenTooLateIsGivenBack(t *testing.T) {

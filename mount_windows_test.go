@@ -596,9 +596,12 @@ func TestTheDefaultTableIsInProgramData(t *testing.T) {
 	}
 }
 
-func TestSetTableDirRefusesAPathThatIsNotAbsolute(t *testing.T) {
+func TestSetTableDirRefusesAPathThatIsNotAbsoluteOrARoot(t *testing.T) {
 	for _, dir := range []string{"", "table", `\table`, `C:table`} {
 		wantError(t, SetTableDir(dir), "mount table: path")
+	}
+	for _, root := range []string{`C:\`, `C:/`, `\\server\share`, `\\?\C:\`} {
+		wantError(t, SetTableDir(root), "is the root of a volume")
 	}
 }
 
@@ -718,4 +721,35 @@ func mustPrepare(t *testing.T, tb table) (dir string) {
 		t.Fatal(err)
 	}
 	return tb.dir
+}
+
+func TestTheCodeOfAnHRESULTHas32Bits(t *testing.T) {
+	err := withCode(&hcsshim.HcsError{Err: syscall.Errno(0xffffffff801f0015)}) // as a register may hold it
+	wantError(t, err, "", errorFilterNotFound)
+}
+
+func TestThePathOfAFileMayBeLong(t *testing.T) {
+	dir := t.TempDir()
+	for len(dir) < windows.MAX_PATH { // Wine 8 ends at twice that
+		dir = filepath.Join(dir, strings.Repeat("x", 100))
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	final, err := finalPath(dir)
+	if tail := dir[2:]; err != nil || !strings.HasSuffix(final, tail) {
+		t.Errorf("got %s, %v, want what ends in %s", final, err, tail)
+	}
+}
+
+func TestARootIsNoLayer(t *testing.T) {
+	h := newWinHost(t)
+	root := filepath.VolumeName(h.dir) + `\`
+	files := root + "Files"
+	if err := os.Mkdir(files, 0o777); err != nil {
+		t.Skipf("cannot make the root look like a layer: %v", err)
+	}
+	wantError(t, Unmount(root, 0), "is the root of a volume")
+	h.wantCalls()
+	h.must(os.Remove(files))
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,27 +32,6 @@ func TestMountOpensTheLayerInOrderAndLinksItsVolume(t *testing.T) {
 	if _, err := os.ReadDir(h.target("a")); err != nil {
 		t.Errorf("the link does not lead to the volume: %v", err)
 	}
-}
-
-func TestUnmountByTargetClosesTheLayerInReverseOrder(t *testing.T) {
-	h := newHost(t)
-	h.mustMount(h.scratch("2"), h.target("a"))
-	h.model.ResetCalls()
-	h.mustUnmount(h.target("a"))
-	h.wantCalls(closeCalls...)
-	h.wantAt(h.target("a"), "nothing")
-	h.wantClosed()
-}
-
-func TestUnmountBySourceRemovesEveryLinkAndClosesTheLayer(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
-	h.mustMount(m, h.target("b"))
-	h.mustUnmount(m.Source)
-	h.wantAt(h.target("a"), "nothing")
-	h.wantAt(h.target("b"), "nothing")
-	h.wantClosed()
 }
 
 func TestALayerAtSeveralTargetsIsOpenedOnceAndClosedWithItsLast(t *testing.T) {
@@ -208,24 +188,6 @@ func (h *host) reboot() {
 	}
 }
 
-func TestAfterARebootUnmountCleansUp(t *testing.T) {
-	for _, by := range []string{"target", "source"} {
-		t.Run("by "+by, func(t *testing.T) {
-			h := newHost(t)
-			m := h.scratch("2")
-			h.mustMount(m, h.mkdir(h.target("a")))
-			h.reboot()
-			path := h.target("a")
-			if by == "source" {
-				path = m.Source
-			}
-			h.mustUnmount(path)
-			h.wantAt(h.target("a"), "directory of []")
-			h.wantClosed()
-		})
-	}
-}
-
 func TestAfterARebootASecondTargetOpensTheLayerAgain(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
@@ -299,121 +261,6 @@ func TestNothingIsTouchedWhileNobodyCanTellWhetherALayerIsOpen(t *testing.T) {
 	if open := h.model.OpenLayers(); !reflect.DeepEqual(open, []string{m.Source}) {
 		t.Errorf("open layers: %q", open)
 	}
-}
-
-func TestUnmountWorksAfterTheLayerIsRemoved(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
-	h.reboot()
-	if err := os.RemoveAll(m.Source); err != nil {
-		t.Fatal(err)
-	}
-	h.mustUnmount(m.Source)
-	h.wantAt(h.target("a"), "nothing")
-	h.wantClosed()
-}
-
-func TestAfterTheLinkWasRemovedByHand(t *testing.T) {
-	removed := func(t *testing.T) (*host, *Mount) {
-		h := newHost(t)
-		m := h.scratch("2")
-		h.mustMount(m, h.target("a"))
-		if err := os.RemoveAll(h.target("a")); err != nil {
-			t.Fatal(err)
-		}
-		return h, m
-	}
-	t.Run("Unmount closes the layer", func(t *testing.T) {
-		h, _ := removed(t)
-		h.mustUnmount(h.target("a"))
-		h.wantClosed()
-	})
-	t.Run("Mount shows it again", func(t *testing.T) {
-		h, m := removed(t)
-		h.mustMount(m, h.target("a"))
-		h.mustUnmount(h.target("a"))
-		h.wantClosed()
-	})
-	t.Run("a second target opens it afresh", func(t *testing.T) {
-		h, m := removed(t)
-		h.mustMount(m, h.target("b"))
-		h.mustUnmount(h.target("a"))
-		h.mustUnmount(h.target("b"))
-		h.wantClosed()
-	})
-}
-
-func TestUnmountLeavesAloneWhatAUserPutInThePlaceOfTheLink(t *testing.T) {
-	for _, test := range []struct {
-		name string
-		make func(h *host, target string)
-	}{
-		{"a file", func(h *host, target string) { h.write(target, "mine") }},
-		{"a directory", func(h *host, target string) { h.write(filepath.Join(target, "data"), "mine") }},
-		{"a link", func(h *host, target string) { symlink(h.t, h.path("mnt"), target) }},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			h := newHost(t)
-			h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
-			if err := os.Remove(h.target("a")); err != nil {
-				t.Fatal(err)
-			}
-			test.make(h, h.target("a"))
-			before := describe(h.target("a"))
-			h.mustUnmount(h.target("a"))
-			h.wantAt(h.target("a"), before)
-			h.wantClosed()
-		})
-	}
-}
-
-func TestUnmountOfWhatIsNoMountTouchesNothing(t *testing.T) {
-	h := newHost(t)
-	h.write(h.target("file"), "mine")
-	h.write(h.target("dir/data"), "mine")
-	symlink(t, h.target("dir"), h.target("link"))
-	for _, path := range []string{"", h.target("none"), h.target("none/none"), h.target("file"), h.target("dir"), h.target("link"), "/"} {
-		h.mustUnmount(path)
-		if err := h.unmountAll(context.Background(), path); err != nil {
-			t.Error(err)
-		}
-	}
-	h.wantCalls()
-	h.wantAt(h.path("table"), "nothing")
-	h.wantAt(h.target("file"), "file: mine")
-	h.wantAt(h.target("dir"), `directory of ["data"]`)
-}
-
-func TestUnmountPassesAnUnknownLayerToHCS(t *testing.T) {
-	for _, name := range []string{"sandbox.vhdx", "layerchain.json", "Files"} {
-		t.Run("with "+name, func(t *testing.T) {
-			h := newHost(t)
-			h.write(h.path("layers", "2", name), "")
-			if name == "sandbox.vhdx" { // the others are of read-only layers
-				if err := h.model.ActivateLayer(h.path("layers", "2")); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := h.model.PrepareLayer(h.path("layers", "2"), []string{`C:\layers\1`}); err != nil {
-				t.Fatal(err)
-			}
-			h.model.ResetCalls()
-			h.mustUnmount(h.path("layers", "2"))
-			h.wantCalls(closeCalls...)
-			h.wantClosed()
-		})
-	}
-}
-
-func TestUnmountOfAnUnknownLayerThatIsInUseFails(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	if err := h.model.ActivateLayer(m.Source); err != nil {
-		t.Fatal(err)
-	}
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
-	wantError(t, h.unmount(m.Source), "failed to deactivate layer "+m.Source, errorSharingViolation)
 }
 
 func TestALayerThatIsOpenElsewhereIsLeftOpen(t *testing.T) {
@@ -546,28 +393,6 @@ func TestAFailedUndoIsInTheErrorAndKeepsTheRecord(t *testing.T) {
 	}
 }
 
-func TestUnprepareFailingDoesNotStopDeactivate(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	if err := h.model.ActivateLayer(m.Source); err != nil {
-		t.Fatal(err)
-	}
-	h.failNext(hcsmodel.Unprepare, errorGenFailure)
-	h.mustUnmount(m.Source)
-	h.wantClosed()
-}
-
-func TestALayerThatStaysOpenKeepsItsRecord(t *testing.T) {
-	h := newHost(t)
-	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
-	wantError(t, h.unmount(h.target("a")), "failed to deactivate layer "+h.path("layers", "2"), errorSharingViolation)
-	h.wantNoLeak()
-	h.mustUnmount(h.target("a"))
-	h.wantAt(h.target("a"), "directory of []")
-	h.wantClosed()
-}
-
 func TestWhatIsMalformedIsRefusedBeforeAnythingIsTouched(t *testing.T) {
 	h := newHost(t)
 	good := *h.scratch("2")
@@ -584,6 +409,8 @@ func TestWhatIsMalformedIsRefusedBeforeAnythingIsTouched(t *testing.T) {
 		{"NUL in the target", "holds a NUL", func(_ *Mount, target *string) { *target += "\x00" }},
 		{"root as target", "root of a volume", func(_ *Mount, target *string) { *target = "/" }},
 		{"target out of the target", `has the element ".."`, func(m *Mount, _ *string) { m.Target = "../b" }},
+		{"NUL in the sub-directory", "holds a NUL", func(m *Mount, _ *string) { m.Target = "b\x00" }},
+		{"sub-directory that is not Unicode", "is not valid Unicode", func(m *Mount, _ *string) { m.Target = "b\xff" }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, target := good, h.target("a")
@@ -662,6 +489,30 @@ func TestLookupTellsTheLayerShownAtATarget(t *testing.T) {
 	}
 }
 
+func TestLookupWaitsForAMountThatIsBeingMade(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	found := make(chan error, 1)
+	h.model.After = func(call hcsmodel.Call, _ string) error {
+		if call != hcsmodel.MountPath {
+			return nil
+		}
+		go func() {
+			_, err := h.lookup(context.Background(), h.target("a"))
+			found <- err
+		}()
+		target, err := targetKey(h.target("a"))
+		for len(found) == 0 && !isQueued(h.table, "t"+string(target), 2) {
+			runtime.Gosched()
+		}
+		return err
+	}
+	h.mustMount(m, h.target("a"))
+	if err := <-found; err != nil {
+		t.Errorf("did not wait: %v", err)
+	}
+}
+
 func TestLookupOfWhatIsNoMountMatchesErrNotExist(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
@@ -675,10 +526,6 @@ func TestLookupOfWhatIsNoMountMatchesErrNotExist(t *testing.T) {
 	wantError(t, err, "look up mount", os.ErrNotExist)
 	_, err = h.lookup(context.Background(), "\x00")
 	wantError(t, err, "NUL")
-}
-
-func TestUnmountRefusesAPathThatIsMalformed(t *testing.T) {
-	wantError(t, newHost(t).unmount("a\x00b"), "failed to unmount")
 }
 
 func TestErrorsMatchTheirWindowsCodeThroughAllWrapping(t *testing.T) {
@@ -717,32 +564,6 @@ func TestAllUnmountsWhatItMountedWhenOneFails(t *testing.T) {
 	h.wantClosed()
 }
 
-func TestAllReportsWhatItCouldNotUnmount(t *testing.T) {
-	h := newHost(t)
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
-	bad := Mount{Type: "bind"}
-	err := h.all(context.Background(), []Mount{*h.scratch("2"), bad}, h.target("a"))
-	wantError(t, err, "invalid windows mount type: 'bind'; undo: failed to deactivate layer", errorSharingViolation)
-	h.wantNoLeak()
-	h.mustUnmount(h.target("a"))
-	h.wantClosed()
-}
-
-func TestUnmountMountsGoesOnAfterAFailure(t *testing.T) {
-	h := newHost(t)
-	outer, inner := *h.scratch("2"), *h.base("0")
-	inner.Target = "sub"
-	mounts := []Mount{outer, inner}
-	if err := h.all(context.Background(), mounts, h.target("a")); err != nil {
-		t.Fatal(err)
-	}
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
-	wantError(t, h.unmountMounts(context.Background(), mounts, h.target("a")), "layer "+inner.Source, errorSharingViolation)
-	h.wantAt(h.target("a"), "nothing")
-	h.mustUnmount(inner.Source)
-	h.wantClosed()
-}
-
 func TestWhatAUserPutAtTheTargetMeanwhileIsLeftAloneAndTheMountUndone(t *testing.T) {
 	for _, test := range []struct {
 		name, text string
@@ -776,29 +597,6 @@ func TestWhatAUserPutAtTheTargetMeanwhileIsLeftAloneAndTheMountUndone(t *testing
 			h.wantClosed()
 		})
 	}
-}
-
-func TestADirectoryThatCannotBePutBackKeepsTheRecord(t *testing.T) {
-	h := newHost(t)
-	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
-	mnt, aside := h.path("mnt"), h.path("aside")
-	h.model.Before = func(call hcsmodel.Call, _ string) error {
-		if call == hcsmodel.Deactivate {
-			if err := os.Rename(mnt, aside); err != nil {
-				t.Error(err)
-			}
-			h.write(mnt, "a file in the place of the parent")
-		}
-		return nil
-	}
-	wantError(t, h.unmount(h.target("a")), "failed to put the directory back")
-	h.model.Before = nil
-	if err := stderrors.Join(os.Remove(mnt), os.Rename(aside, mnt)); err != nil {
-		t.Fatal(err)
-	}
-	h.mustUnmount(h.target("a"))
-	h.wantAt(h.target("a"), "directory of []")
-	h.wantClosed()
 }
 
 func TestARecordThatCannotBeWrittenLeavesNoLayerOpen(t *testing.T) {
@@ -908,55 +706,29 @@ func TestALiveMountSurvivesAVolumeThatIsOutOfReachForAnInstant(t *testing.T) {
 	h.wantAt(h.target("b"), before)
 }
 
-func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	r := record{Target: h.target("a"), Source: m.Source}
-	r.SourceKey, _ = sourceKey(m.Source)
-	if err := h.table.prepare(); err != nil {
-		t.Fatal(err)
-	}
-	r.TargetKey, _ = targetKey(r.Target)
-	unlockTarget, err := h.table.lockTarget(context.Background(), r.TargetKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unlockSource, err := h.table.lockSource(context.Background(), r.SourceKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unmounted := make(chan error)
-	go func() { unmounted <- h.unmount(m.Source) }()
-	// Unmount has found nothing in the table, or has not looked yet: it ends alike.
-	if err := h.show(context.Background(), layer{m.Source, []string{`C:\layers\1`}}, r); err != nil {
-		t.Error(err)
-	}
-	unlockSource()
-	unlockTarget()
-	if err := <-unmounted; err != nil {
-		t.Error(err)
-	}
-	h.wantAt(h.target("a"), "nothing")
-	h.wantClosed()
-}
-
 func TestAWindowsPathIsCheckedOnEverySystem(t *testing.T) {
 	wantError(t, newHost(t).unmount(`C:\mnt\a:b`), "names a stream of a file")
 }
 
-func TestATargetThatCannotBeLookedAtIsAnErrorAndKeepsTheRecord(t *testing.T) {
+func TestAnUndoThatFailsForAnInstantIsTriedAgain(t *testing.T) {
+	h := newHost(t)
+	h.model.Before = func(call hcsmodel.Call, layer string) error {
+		switch {
+		case call == hcsmodel.Prepare:
+			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
+		case call == hcsmodel.Deactivate && h.pauses == 0:
+			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorNotReady}
+		}
+		return nil
+	}
+	wantError(t, h.mount(h.scratch("2"), h.target("a")), "failed to prepare", errorGenFailure)
+	h.wantClosed()
+}
+
+func TestHCSGetsTheSourceInItsShortestForm(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
+	m.Source = h.path("layers") + "//../layers/./2"
 	h.mustMount(m, h.target("a"))
-	if err := os.Rename(h.path("mnt"), h.path("aside")); err != nil {
-		t.Fatal(err)
-	}
-	h.write(h.path("mnt"), "a file in the place of the parent")
-	wantError(t, h.unmount(h.target("a")), "failed to look at the target")
-	wantError(t, h.mount(m, h.target("a")), "failed to look at the target")
-	wantError(t, h.mount(m, h.target("b")), "failed to mount")
-	h.wantNoLeak()
-	if open := h.model.OpenLayers(); len(open) != 1 {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantCalls(openCalls...)
 }

@@ -242,3 +242,17 @@ func TestARecordFromBeforeARebootDoesNotKeepTheLayerOpen(t *testing.T) {
 	}
 	h.mustUnmount(h.target("b"))
 }
+
+func TestAMarkOfAnotherLayersTargetIsNotBelieved(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	m := h.scratch("3")
+	planted := h.record(h.target("a"))
+	var err error
+	if planted.SourceKey, err = sourceKey(m.Source); err != nil {
+		t.Fatal(err)
+	}
+	h.write(h.table.markPath(planted), "")
+	h.mustMount(m, h.target("b"))
+	h.wantAt(h.target("b"), "link to "+h.link(m))
+}

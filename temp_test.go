@@ -176,6 +176,20 @@ func TestCleanupTempMountsCleansUpWhatAKilledProcessLeft(t *testing.T) {
 	}
 }
 
+func TestCleanupTempMountsKeepsADirectoryThatAUserMade(t *testing.T) {
+	h := tempHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	if err := os.Remove(h.target("a")); err != nil {
+		t.Fatal(err)
+	}
+	h.mkdir(h.target("a"))
+	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
+		t.Fatal(failed, err)
+	}
+	h.wantAt(h.target("a"), "directory of []")
+	h.wantClosed()
+}
+
 func TestCleanupTempMountsReturnsAnErrorForEachThatIsLeft(t *testing.T) {
 	h := tempHost(t)
 	for _, name := range []string{"0", "1", "2"} {
