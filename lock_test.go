@@ -40,28 +40,35 @@ func TestLocksOfOtherNamesDoNotWait(t *testing.T) {
 
 func TestOnlyOneHoldsALockAtATime(t *testing.T) {
 	table := newTable(t)
-	var inside atomic.Int32
-	var all sync.WaitGroup
-	for i := 0; i < 8; i++ {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			for i := 0; i < 100; i++ {
-				unlock, err := table.lockSource(context.Background(), keyOf("a"))
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if n := inside.Add(1); n != 1 {
-					t.Errorf("%d hold the lock", n)
-				}
-				runtime.Gosched()
-				inside.Add(-1)
-				unlock()
+	for name, lock := range map[string]func() (func(), error){
+		"lock":      func() (func(), error) { return table.lockSource(context.Background(), keyOf("a")) },
+		"file lock": func() (func(), error) { return lockFile(table.dir, "a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var inside atomic.Int32
+			var all sync.WaitGroup
+			for i := 0; i < 8; i++ {
+				all.Add(1)
+				go func() {
+					defer all.Done()
+					for i := 0; i < 100; i++ {
+						unlock, err := lock()
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if n := inside.Add(1); n != 1 {
+							t.Errorf("%d hold the lock", n)
+						}
+						runtime.Gosched()
+						inside.Add(-1)
+						unlock()
+					}
+				}()
 			}
-		}()
+			all.Wait()
+		})
 	}
-	all.Wait()
 }
 
 func TestWaitingForALockEndsWithTheContext(t *testing.T) {

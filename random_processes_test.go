@@ -25,6 +25,7 @@ import (
 type order struct {
 	Dir    string
 	Alone  bool
+	Folder bool // hcsmodel's FolderWhenClosed
 	Mounts map[string]*Mount
 	Links  map[string]string
 	Script []randomWork
@@ -86,7 +87,7 @@ func (p *process) do(r *random, script []randomWork) (died bool, err error) {
 	if p.command == nil {
 		p.start()
 	}
-	if err := json.NewEncoder(p.orders).Encode(order{r.dir, r.alone, r.mounts, r.links, script}); err != nil {
+	if err := json.NewEncoder(p.orders).Encode(order{r.dir, r.alone, r.model.FolderWhenClosed, r.mounts, r.links, script}); err != nil {
 		return false, err
 	}
 	var a answer
@@ -113,6 +114,7 @@ func serveRandom(orders io.Reader, answers io.Writer) error {
 			return unless(err, io.EOF)
 		}
 		r := &random{host: sharedHost(nil, o.Dir), mounts: o.Mounts, links: o.Links, alone: o.Alone}
+		r.model.FolderWhenClosed = o.Folder
 		tempLocation.dir = r.path("temp")
 		var a answer
 		var err error

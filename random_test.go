@@ -150,6 +150,7 @@ func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 	tb := &rapidTB{TB: t, rt: rt}
 	r := &random{host: sharedHost(tb, newHost(tb).dir), mounts: map[string]*Mount{}, links: map[string]string{}, processes: processes}
 	r.model.Before, r.model.After = nil, nil // what is planned is for other processes
+	r.model.FolderWhenClosed = rapid.Bool().Draw(rt, "folder when closed")
 	tb.dir = r.dir
 	r.write(r.path("user", "data"), "mine")
 	r.mkdir(r.path("temp"))

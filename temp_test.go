@@ -247,11 +247,23 @@ func TestUnmountRecursiveUnmountsWhatIsBelowTheDeepestFirst(t *testing.T) {
 	}
 	h.mustMount(h.scratch("3"), h.target("ab"))
 	h.model.ResetCalls()
+	innerThenOuter := []string{"UnprepareLayer 0", "DeactivateLayer 0", "UnprepareLayer 2", "DeactivateLayer 2"}
 	if err := h.unmountRecursive(context.Background(), h.target("a")); err != nil {
 		t.Fatal(err)
 	}
-	h.wantCalls("UnprepareLayer 0", "DeactivateLayer 0", "UnprepareLayer 2", "DeactivateLayer 2")
+	h.wantCalls(innerThenOuter...)
 	h.wantAt(h.target("a"), "directory of []")
+
+	above := h.mkdir(h.path("mnt", "above"))
+	if err := h.all(context.Background(), []Mount{outer, inner}, filepath.Join(above, "a")); err != nil {
+		t.Fatal(err)
+	}
+	h.model.ResetCalls()
+	if err := h.unmountRecursive(context.Background(), above); err != nil {
+		t.Fatal(err)
+	}
+	h.wantCalls(innerThenOuter...)
+
 	symlink(t, h.path("mnt"), h.path("other"))
 	if err := h.unmountRecursive(context.Background(), h.path("other")); err != nil {
 		t.Fatal(err)

@@ -82,6 +82,10 @@ type Model struct {
 	// EmptyMountPath makes GetLayerMountPath succeed with "", as hcsshim allows
 	// for (mountPathLength == 0).
 	EmptyMountPath bool
+	// FolderWhenClosed makes GetLayerMountPath give the directory of a writable
+	// layer that is not active, in place of an error. Real HCS is not known in
+	// this; hcsshim's doc of the call speaks of mounted layers only.
+	FolderWhenClosed bool
 	// CheckParents makes PrepareLayer refuse a parent that is no directory.
 	CheckParents bool
 
@@ -186,6 +190,8 @@ func (m *Model) GetLayerMountPath(path string) (string, error) {
 	var result string
 	err := m.call(MountPath, path, "", func(l *layer, writable bool) error {
 		switch {
+		case writable && !l.Active && m.FolderWhenClosed:
+			result = path
 		case writable && !l.Active:
 			return errNotReady // Assumption: there is no volume yet.
 		case m.EmptyMountPath:

@@ -1,0 +1,149 @@
+// Command mutants puts bugs into the package, one at a time and in a copy of it,
+// and tells which test catches each. It fails when one is caught by none. Run it
+// at the top of the repository:
+//
+//	go run ./internal/mutants [-check] [-run REGEXP]
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+func main() {
+	check := flag.Bool("check", false, "only make sure that each bug can still be put in")
+	run := flag.String("run", "", "only the bugs whose names match")
+	flag.Parse()
+	if err := try(*check, regexp.MustCompile(*run)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func try(check bool, wanted *regexp.Regexp) error {
+	dir, err := os.MkdirTemp("", "mutants")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := copyTo(dir); err != nil {
+		return err
+	}
+	caught, missed := 0, 0
+	for _, m := range mutants {
+		if !wanted.MatchString(m.bug) {
+			continue
+		}
+		original, changed, err := m.change()
+		if err != nil {
+			return err
+		}
+		if check {
+			continue
+		}
+		path := filepath.Join(dir, m.file)
+		if err := os.WriteFile(path, changed, 0o644); err != nil {
+			return err
+		}
+		start := time.Now()
+		by, err := m.caughtBy(dir)
+		if err == nil {
+			caught++
+		} else {
+			missed++
+			by = err.Error()
+		}
+		fmt.Printf("%-60s %3.0f s  %s\n", m.bug, time.Since(start).Seconds(), by)
+		if err := os.WriteFile(path, original, 0o644); err != nil {
+			return err
+		}
+	}
+	if missed > 0 {
+		return fmt.Errorf("%d bugs caught, %d not", caught, missed)
+	}
+	if !check {
+		fmt.Printf("%d bugs caught\n", caught)
+	}
+	return nil
+}
+
+// copyTo copies the working tree, without what begins with a dot.
+func copyTo(dir string) error {
+	return filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || path == "." {
+			return err
+		}
+		if strings.HasPrefix(entry.Name(), ".") {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if entry.IsDir() {
+			return os.Mkdir(filepath.Join(dir, path), 0o755)
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, path), data, info.Mode())
+	})
+}
+
+// mutant is a bug: a text in a file, which is there once, and what comes in its
+// place. The tests that should catch it match run.
+type mutant struct {
+	bug, file, run string
+	wine           bool
+	old, new       string
+}
+
+func (m mutant) change() (original, changed []byte, err error) {
+	original, err = os.ReadFile(m.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	text := string(original)
+	if n := strings.Count(text, m.old); n != 1 {
+		return nil, nil, fmt.Errorf("%s: the text to change is %d times in %s:\n%s", m.bug, n, m.file, m.old)
+	}
+	return original, []byte(strings.Replace(text, m.old, m.new, 1)), nil
+}
+
+var (
+	failedTest  = regexp.MustCompile(`(?m)^--- FAIL: (Test\w+)`)
+	hangingTest = regexp.MustCompile(`running tests:\s+(Test\w+)`)
+)
+
+// caughtBy returns the name of the first test that fails in dir.
+func (m mutant) caughtBy(dir string) (string, error) {
+	args := []string{"test", "-vet=off", "-count=1", "-failfast", "-short", "-timeout=60s", "-run", m.run, "."}
+	command := exec.Command("go", args...)
+	if m.wine {
+		command = exec.Command("scripts/wine", args...)
+	}
+	command.Dir = dir
+	out, err := command.CombinedOutput()
+	if err == nil {
+		return "", errors.New("NOT CAUGHT")
+	}
+	if failed := failedTest.FindSubmatch(out); failed != nil {
+		return string(failed[1]), nil
+	}
+	if hangs := hangingTest.FindSubmatch(out); hangs != nil {
+		return string(hangs[1]) + " never ends", nil
+	}
+	return "", fmt.Errorf("%w\n%s", err, out)
+}
