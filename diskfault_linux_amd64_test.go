@@ -23,6 +23,7 @@ func TestNoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 	for _, scenario := range scenarios {
 		for _, fault := range diskFaults {
 			t.Run(scenario.name+"/"+fault.name, func(t *testing.T) {
+				t.Parallel()
 				happened, at := true, 1
 				for ; happened; at++ {
 					h := sharedHost(t, newHost(t).dir)

@@ -27,6 +27,7 @@ func init() {
 func TestAProcessKilledAtAnyStepLeavesNothingThatUnmountAllDoesNotCleanUp(t *testing.T) {
 	for _, scenario := range scenarios {
 		t.Run(scenario.name, func(t *testing.T) {
+			t.Parallel()
 			killed, at := true, 1
 			for ; killed; at++ {
 				h := sharedHost(t, newHost(t).dir)
