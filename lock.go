@@ -23,22 +23,24 @@ func (t table) lock(ctx context.Context, name string) (unlock func(), err error)
 	if err != nil {
 		return nil, errors.WithStack(err)
 	}
-	unlockFile, err := t.lockFile(ctx, name)
-	if err != nil {
-		leave()
-		return nil, errors.Wrap(err, "mount table: failed to lock")
-	}
-	return func() { unlockFile(); leave() }, nil
+	unlock, err = t.lockFile(ctx, name, leave)
+	return unlock, errors.Wrap(err, "mount table: failed to lock")
 }
 
-// lockFile waits until no other process holds the lock, or until ctx ends.
-func (t table) lockFile(ctx context.Context, name string) (unlock func(), err error) {
+// lockFile waits until no other process holds the lock, or until ctx ends, and
+// then leaves the queue: once it is unlocked, or was not locked.
+func (t table) lockFile(ctx context.Context, name string, leave func()) (unlock func(), err error) {
 	lock := func() (unlock func(), err error) {
-		err = t.whileBusy(func() error {
-			unlock, err = lockFile(t.dir, name)
+		var unlockFile func()
+		err = t.pause.whileBusy(func() error {
+			unlockFile, err = lockFile(t.dir, name)
 			return err
 		})
-		return unlock, err
+		if err != nil {
+			leave()
+			return nil, err
+		}
+		return func() { unlockFile(); leave() }, nil
 	}
 	if ctx.Done() == nil {
 		return lock()
@@ -57,6 +59,7 @@ func (t table) lockFile(ctx context.Context, name string) (unlock func(), err er
 		return r.unlock, r.err
 	case <-ctx.Done():
 		// The system cannot be told to stop waiting; what it gives is given back.
+		// Until then nobody else has its turn: each would block one more thread.
 		go func() {
 			if r := <-locked; r.err == nil {
 				r.unlock()
@@ -67,19 +70,20 @@ func (t table) lockFile(ctx context.Context, name string) (unlock func(), err er
 }
 
 // queues holds, by name, the locks that goroutines of this process hold or wait
-// for. They wait here, and one at a time for the other processes: whoever waits
-// for a file lock keeps a thread of the system waiting.
+// for. They wait here, and one at a time for the other processes: to wait for a
+// file lock blocks a thread of the system.
 var queues = struct {
 	sync.Mutex
 	byName map[string]*waiting
 }{byName: map[string]*waiting{}}
 
 type waiting struct {
-	turn chan struct{} // holds a value while a goroutine has its turn
-	all  int           // goroutines that have their turn or wait for it
+	turn  chan struct{} // holds a value while a goroutine has its turn
+	users int           // goroutines that have their turn or wait for it
 }
 
-// queue waits until no other goroutine of this process has its turn.
+// queue waits for the turn of this goroutine, which lasts until it leaves. It
+// must leave once.
 func queue(ctx context.Context, name string) (leave func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -90,13 +94,13 @@ func queue(ctx context.Context, name string) (leave func(), err error) {
 		w = &waiting{turn: make(chan struct{}, 1)}
 		queues.byName[name] = w
 	}
-	w.all++
+	w.users++
 	queues.Unlock()
 
 	forget := func() {
 		queues.Lock()
 		defer queues.Unlock()
-		if w.all--; w.all == 0 {
+		if w.users--; w.users == 0 {
 			delete(queues.byName, name)
 		}
 	}

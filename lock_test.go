@@ -102,26 +102,72 @@ func isQueued(table table, name string, n int) bool {
 	queues.Lock()
 	defer queues.Unlock()
 	w := queues.byName[table.dir+name]
-	return w != nil && w.all == n
+	return w != nil && w.users == n
 }
 
 func TestALockOfTheFileThatIsGivenTooLateIsGivenBack(t *testing.T) {
 	table := newTable(t)
-	unlock, err := lockFile(table.dir, "a")
+	goroutines := runtime.NumGoroutine()
+	unlock, err := lockFile(table.dir, "a") // as another process
 	if err != nil {
 		t.Fatal(err)
 	}
-	goroutines := runtime.NumGoroutine()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := table.lockFile(ctx, "a"); !errors.Is(err, context.Canceled) {
+	left := make(chan struct{})
+	if _, err := table.lockFile(ctx, "a", func() { close(left) }); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+	unlock()
+	<-left
+	again, err := lockFile(table.dir, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+	for runtime.NumGoroutine() > goroutines {
+		runtime.Gosched()
+	}
+}
+
+func TestWaitsThatEndBlockOneThreadTogether(t *testing.T) {
+	table := newTable(t)
+	goroutines := runtime.NumGoroutine()
+	unlock, err := lockFile(table.dir, "a") // as another process
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	leave, err := queue(context.Background(), table.dir+"a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.lockFile(ctx, "a", leave); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	waiting := make(chan error)
+	before := runtime.NumGoroutine()
+	for i := 0; i < 100; i++ {
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			_, err := table.lock(ctx, "a")
+			waiting <- err
+		}()
+		awaitQueue(table, "a", 2) // with the wait that has ended, whose thread is blocked
+		cancel()
+		if err := <-waiting; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if more := runtime.NumGoroutine() - before; more > 10 {
+		t.Errorf("100 waits that have ended left %d goroutines", more)
 	}
 	unlock()
 	for runtime.NumGoroutine() > goroutines {
 		runtime.Gosched()
 	}
-	again, err := lockFile(table.dir, "a")
+	again, err := table.lock(context.Background(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}

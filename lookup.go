@@ -18,9 +18,7 @@ func (mt *mounter) lookup(ctx context.Context, dir string) (Info, error) {
 		return Info{}, err
 	}
 	none := errors.WithStack(&os.PathError{Op: "look up mount", Path: dir, Err: os.ErrNotExist})
-	if found, err := mt.table.has(target); err != nil {
-		return Info{}, err
-	} else if !found {
+	if !mt.table.has(target) {
 		return Info{}, none
 	}
 	if err := mt.table.prepare(); err != nil {

@@ -27,8 +27,9 @@ import (
 // code, such as windows.ERROR_SHARING_VIOLATION when other code has the layer
 // open, or as a *hcsshim.HcsError.
 //
-// ERROR_NOT_READY and ERROR_DEVICE_NOT_CONNECTED are tried again, five times in
-// all, 100 ms apart. Any failure is undone. What could not be undone is in the
+// ERROR_NOT_READY and ERROR_DEVICE_NOT_CONNECTED of HCS are tried again, five times
+// in all, 100 ms apart, and so is what something else keeps from being done to the
+// target or the mount table by having it open. Any failure is undone. What could not be undone is in the
 // error too, and then the mount table has a record with which Unmount can try
 // again.
 func (m *Mount) Mount(target string) error {
@@ -53,7 +54,7 @@ func (m *Mount) Mount(target string) error {
 // have opened it. Any other path is no mount: nothing is touched, and the
 // result is nil.
 //
-// What HCS says can be matched as for Mount. Only links that Mount made are ever
+// What HCS says can be matched, and is tried again, as for Mount. Only links that Mount made are ever
 // removed, and of what a user put in their place nothing is.
 func Unmount(mount string, flags int) error {
 	mt, err := newMounter()

@@ -666,53 +666,74 @@ func TestATargetGivenByItsShortNameIsUnmountedByIt(t *testing.T) {
 	h.must(os.Remove(target))
 }
 
-func TestAFileThatAScannerHasOpenIsTriedAgain(t *testing.T) {
-	r := record{Target: `C:\mnt\a`, Source: `C:\layers\2`, Volume: `\\?\Volume{1}`}
-	r.TargetKey, r.SourceKey = keyOf(r.Target), keyOf(r.Source)
-	for name, test := range map[string]struct {
-		file func(table) string
-		do   func(table) error
+func TestWhatAScannerHasOpenIsTriedAgain(t *testing.T) {
+	const readable = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE // and not to be removed
+	for _, test := range []struct {
+		name  string
+		open  func(mt *mounter, r record) string
+		share uint32
+		do    func(mt *mounter, r record) error
 	}{
-		"read a record":    {func(tb table) string { return tb.recordPath(r.TargetKey) }, func(tb table) error { _, err := tb.read(r.TargetKey); return err }},
-		"replace a record": {func(tb table) string { return tb.recordPath(r.TargetKey) }, func(tb table) error { return tb.update(r) }},
-		"drop a record":    {func(tb table) string { return tb.recordPath(r.TargetKey) }, func(tb table) error { return tb.drop(r) }},
-		"drop a mark":      {func(tb table) string { return tb.markPath(r) }, func(tb table) error { return tb.drop(r) }},
-		"mark for closing": {func(tb table) string { return tb.markPath(r) }, func(tb table) error { return tb.setClosing(r) }},
-		"lock": {func(tb table) string { return filepath.Join(tb.dir, "lock") }, func(tb table) error {
-			unlock, err := tb.lockTarget(context.Background(), r.TargetKey)
+		{"read a record", recordFile, 0, func(mt *mounter, r record) error { _, err := mt.table.read(r.TargetKey); return err }},
+		{"replace a record", recordFile, 0, func(mt *mounter, r record) error { return mt.table.update(r) }},
+		{"drop a record", recordFile, 0, dropRecord},
+		{"drop a mark", markFile, 0, dropRecord},
+		{"mark for closing", markFile, 0, func(mt *mounter, r record) error { return mt.table.setClosing(r) }},
+		{"list where a layer is shown", func(mt *mounter, r record) string { return mt.table.layerPath(r.SourceKey) }, 0,
+			func(mt *mounter, r record) error { _, err := mt.table.targets(r.SourceKey); return err }},
+		{"lock", func(mt *mounter, _ record) string { return filepath.Join(mt.table.dir, "lock") }, 0, func(mt *mounter, r record) error {
+			unlock, err := mt.table.lockTarget(context.Background(), r.TargetKey)
 			if err == nil {
 				unlock()
 			}
 			return err
 		}},
+		{"look into the target", target, 0, mountScratch},
+		{"replace the target", target, readable, mountScratch},
+		{"remove a temporary directory", target, readable, func(mt *mounter, r record) error { return mt.removeTemp(r.Target) }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
 			var scanner windows.Handle
 			pauses := 0
-			tb := table{dir: filepath.Join(t.TempDir(), "table"), pause: func(context.Context) error {
+			pause := func(context.Context) error {
 				pauses++
 				return windows.CloseHandle(scanner)
-			}}
-			unlock, err := lockFile(mustPrepare(t, tb), "x") // so that the file is there
-			if err != nil {
-				t.Fatal(err)
+			}
+			mt := &mounter{hcs: hcsmodel.New(""), table: table{filepath.Join(dir, "table"), pause}, pause: pause}
+			r := record{Target: filepath.Join(dir, "target"), Source: filepath.Join(dir, "layer"), Volume: `\\?\Volume{1}`}
+			r.TargetKey, r.SourceKey = keyOf("target"), keyOf("layer")
+			unlock, lockErr := lockFile(mustPrepare(t, mt.table), "x") // so that the file is there
+			for _, err := range []error{lockErr, mt.table.add(r), os.Mkdir(r.Target, 0o777), os.Mkdir(r.Source, 0o777),
+				os.WriteFile(filepath.Join(r.Source, "sandbox.vhdx"), nil, 0o666)} {
+				if err != nil {
+					t.Fatal(err)
+				}
 			}
 			unlock()
-			if err := tb.add(r); err != nil {
-				t.Fatal(err)
+			path, err := windows.UTF16PtrFromString(test.open(mt, r))
+			if err == nil {
+				scanner, err = windows.CreateFile(path, windows.GENERIC_READ, test.share, nil, windows.OPEN_EXISTING, windows.FILE_FLAG_BACKUP_SEMANTICS, 0)
 			}
-			scanner, err = windows.CreateFile(windows.StringToUTF16Ptr(test.file(tb)), windows.GENERIC_READ, 0, nil, windows.OPEN_EXISTING, 0, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := test.do(tb); err != nil {
+			if err := test.do(mt, r); err != nil {
 				t.Error(err)
 			}
 			if pauses != 1 {
-				t.Errorf("%d pauses while the file was open, want 1", pauses)
+				t.Errorf("%d pauses while it was open, want 1", pauses)
 			}
 		})
 	}
+}
+
+func recordFile(mt *mounter, r record) string { return mt.table.recordPath(r.TargetKey) }
+func markFile(mt *mounter, r record) string   { return mt.table.markPath(r) }
+func target(_ *mounter, r record) string      { return r.Target }
+func dropRecord(mt *mounter, r record) error  { return mt.table.drop(r) }
+func mountScratch(mt *mounter, r record) error {
+	return mt.mount(context.Background(), &Mount{Type: layerType, Source: r.Source, Options: []string{ParentLayerPathsFlag + `["C:\\layers\\0"]`}}, r.Target)
 }
 
 func mustPrepare(t *testing.T, tb table) (dir string) {

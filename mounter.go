@@ -3,6 +3,7 @@ package mount
 import (
 	"context"
 	stderrors "errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,7 +83,7 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, target string) error {
 	if err := mt.clear(ctx, r.TargetKey); err != nil {
 		return err
 	}
-	err = mt.pause.retry(ctx, isBusy, func() (err error) {
+	err = mt.pause.whileBusy(func() (err error) {
 		r.Replaced, err = inspect(target)
 		return err
 	})
@@ -121,7 +122,11 @@ func (mt *mounter) clear(ctx context.Context, target key) error {
 		return err
 	}
 	defer unlock()
-	shown, err := r.isShown()
+	var shown bool
+	err = mt.pause.whileBusy(func() (err error) {
+		shown, err = r.isShown()
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -184,15 +189,17 @@ func (mt *mounter) isOpen(ctx context.Context, r record) (bool, error) {
 	switch {
 	case err == nil:
 		return strings.EqualFold(path, r.Volume), nil
-	case ctx.Err() != nil:
+	case isTransient(err) && ctx.Err() != nil:
 		return false, err
 	case isTransient(err):
-		// By assumption HCS says so of a layer that is closed, too. The volume of
-		// that has gone, and with it what the link leads to.
+		// Assumption: HCS may say so of a layer that is closed, too. The volume of
+		// that has gone, and with it what the link leads to, which Windows then
+		// does not find.
 		_, statErr := os.Stat(r.link())
 		if statErr == nil || errors.Is(statErr, os.ErrNotExist) {
 			return statErr == nil, nil
 		}
+		return false, fmt.Errorf("%w (nor can its files tell whether it is open: %w)", err, statErr)
 	case isNotOpen(err) || isAny(err, errorInvalidParameter):
 		return false, nil
 	}
@@ -225,7 +232,7 @@ func (mt *mounter) show(ctx context.Context, l layer, r record) error {
 			return withUndo(err, mt.release(r))
 		}
 	}
-	if err := mt.pause.retry(ctx, isBusy, r.show); err != nil {
+	if err := r.show(mt.pause.whileBusy); err != nil {
 		return withUndo(err, mt.release(r))
 	}
 	return nil
@@ -316,8 +323,8 @@ func (mt *mounter) unmount(ctx context.Context, path string) (found bool, err er
 }
 
 func (mt *mounter) unmountTarget(ctx context.Context, target key) (found bool, err error) {
-	if found, err := mt.table.has(target); !found || err != nil {
-		return false, err
+	if !mt.table.has(target) {
+		return false, nil
 	}
 	if err := mt.table.prepare(); err != nil {
 		return false, err
@@ -341,7 +348,7 @@ func (mt *mounter) unmountTarget(ctx context.Context, target key) (found bool, e
 // unmountRecord undoes the mount that r records. What it could not undo is in
 // the error, and then the record stays.
 func (mt *mounter) unmountRecord(r record) error {
-	if err := mt.pause.retry(context.Background(), isBusy, r.hide); err != nil {
+	if err := mt.pause.whileBusy(r.hide); err != nil {
 		return err
 	}
 	return mt.release(r)
@@ -362,7 +369,7 @@ func (mt *mounter) release(r record) error {
 			return err
 		}
 	}
-	if err := mt.pause.retry(context.Background(), isBusy, r.putBack); err != nil {
+	if err := mt.pause.whileBusy(r.putBack); err != nil {
 		return err
 	}
 	return mt.table.drop(r)

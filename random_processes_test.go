@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/pkg/errors"
@@ -42,7 +43,6 @@ type answer struct {
 type processes []*process
 
 type process struct {
-	t       *testing.T
 	command *exec.Cmd
 	orders  io.WriteCloser
 	answers io.Reader
@@ -51,8 +51,12 @@ type process struct {
 func newProcesses(t *testing.T, n int) processes {
 	var all processes
 	for i := 0; i < n; i++ {
-		p := &process{t: t}
-		t.Cleanup(p.stop)
+		p := &process{}
+		t.Cleanup(func() {
+			if err := p.stop(); err != nil {
+				t.Errorf("another process: %v", err)
+			}
+		})
 		all = append(all, p)
 	}
 	return all
@@ -70,14 +74,20 @@ func (p *process) start() {
 	}
 }
 
-// stop makes the process end, and waits for that.
-func (p *process) stop() {
+// stop makes the process end, unless it was killed, and returns how it has ended
+// otherwise.
+func (p *process) stop() error {
 	if p.command == nil {
-		return
+		return nil
 	}
-	_ = p.orders.Close()
-	_ = p.command.Wait()
+	_ = p.orders.Close() // it may be gone
+	err := p.command.Wait()
 	p.command = nil
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+		return nil
+	}
+	return err
 }
 
 // do has a process do a script on a random host. The error is one that none of
@@ -92,8 +102,7 @@ func (p *process) do(r *random, script []randomWork) (died bool, err error) {
 	}
 	var a answer
 	if err := json.NewDecoder(p.answers).Decode(&a); err != nil {
-		p.stop()
-		return true, nil
+		return true, p.stop()
 	}
 	if a.Err == "" {
 		return a.Died, nil
@@ -186,6 +195,9 @@ func (r *random) elsewhere(rt *rapid.T, work randomWork) (died, happened bool, e
 	planned := r.planElsewhere(fault)
 	number := rapid.IntRange(0, len(r.processes)-1).Draw(rt, "number")
 	died, err = r.processes[number].do(r, []randomWork{work})
+	if died && err != nil {
+		r.t.Fatalf("the other process ended: %v", err)
+	}
 	r.elsewhereOps++
 	return died, planned(), err
 }

@@ -63,6 +63,7 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 		r := newRandom(t, rt, processes)
 		defer os.RemoveAll(r.dir)
 		r.pause = func(ctx context.Context) error { return ctx.Err() } // pauses is not for goroutines
+		r.table.pause = r.pause
 		r.put(rt)
 		killedHere := r.killOnce(rapid.IntRange(-20, 40).Draw(rt, "call that kills"))
 		r.planElsewhere(rapid.SampledFrom(append(elsewhereKills, "")).Draw(rt, "fault elsewhere"))

@@ -17,12 +17,12 @@ const (
 // pauser waits before something that failed is tried again, or until ctx ends.
 type pauser func(ctx context.Context) error
 
-// retry runs try until it succeeds or fails with an error that does not pass, as
-// many times as hcsshim's own runtime would.
-func (pause pauser) retry(ctx context.Context, passes func(error) bool, try func() error) error {
+// retry runs try until it succeeds or fails with an error that is not one for an
+// instant, as many times as hcsshim's own runtime would.
+func (pause pauser) retry(ctx context.Context, forAnInstant func(error) bool, try func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := try()
-		if err == nil || !passes(err) || attempt == attempts {
+		if err == nil || !forAnInstant(err) || attempt == attempts {
 			return err
 		}
 		if waitErr := pause(ctx); waitErr != nil {
@@ -42,23 +42,23 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// whileBusy runs try on files of the table, which something else may have open
-// for an instant, such as a scanner. Nobody waits longer for it than five
-// attempts take.
-func (t table) whileBusy(try func() error) error {
-	return t.pause.retry(context.Background(), isBusy, try)
+// whileBusy runs try, which opens, makes, renames or removes a file, and runs it
+// again when something else has the file open, such as a scanner. No context ends
+// that: it takes less than half a second.
+func (pause pauser) whileBusy(try func() error) error {
+	return pause.retry(context.Background(), isBusy, try)
 }
 
 func (t table) rename(from, to string) error {
-	return t.whileBusy(func() error { return os.Rename(from, to) })
+	return t.pause.whileBusy(func() error { return os.Rename(from, to) })
 }
 
 func (t table) remove(path string) error {
-	return t.whileBusy(func() error { return os.Remove(path) })
+	return t.pause.whileBusy(func() error { return os.Remove(path) })
 }
 
 func (t table) open(path string, open func(path string) (*os.File, error)) (file *os.File, err error) {
-	err = t.whileBusy(func() error {
+	err = t.pause.whileBusy(func() error {
 		file, err = open(path)
 		return err
 	})
@@ -66,7 +66,7 @@ func (t table) open(path string, open func(path string) (*os.File, error)) (file
 }
 
 func (t table) readDir(path string) (entries []os.DirEntry, err error) {
-	err = t.whileBusy(func() error {
+	err = t.pause.whileBusy(func() error {
 		entries, err = os.ReadDir(path)
 		return err
 	})

@@ -60,7 +60,7 @@ func (t table) prepare() error {
 // makeDir makes sure that a directory of the table is there and can be believed:
 // anybody may create directories in %ProgramData%.
 func (t table) makeDir(path string) error {
-	return t.whileBusy(func() error {
+	return t.pause.whileBusy(func() error {
 		err := checkPrivateDir(path)
 		if !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -72,21 +72,15 @@ func (t table) makeDir(path string) error {
 	})
 }
 
-// has tells whether the target has a record, or a pending one.
-func (t table) has(target key) (bool, error) {
+// has tells whether the target has a record, or a pending one, or may have: why
+// it cannot be looked at, reading it tells.
+func (t table) has(target key) bool {
 	for _, path := range []string{t.recordPath(target), t.pendingPath(target)} {
-		err := t.whileBusy(func() error {
-			_, err := os.Lstat(path)
-			return err
-		})
-		if err == nil {
-			return true, nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return false, errors.Wrap(err, "mount table")
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			return true
 		}
 	}
-	return false, nil
+	return false
 }
 
 // read returns the record of a target; its error matches os.ErrNotExist when

@@ -45,8 +45,9 @@ func (r record) isShown() (bool, error) {
 	return err == nil && sameLink(text, r.link()), errors.Wrap(err, "failed to look at the target")
 }
 
-// show puts the link of a record at its target.
-func (r record) show() error {
+// show puts the link of a record at its target. Each of its steps is tried again
+// by itself: the directory must not be removed twice.
+func (r record) show(whileBusy func(try func() error) error) error {
 	if r.Base {
 		info, err := os.Stat(r.link())
 		if err != nil {
@@ -57,11 +58,12 @@ func (r record) show() error {
 		}
 	}
 	if r.Replaced {
-		if err := removeDir(r.Target); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := whileBusy(func() error { return removeDir(r.Target) }); err != nil {
 			return errors.Wrapf(err, "failed to replace directory %s by a link", r.Target)
 		}
 	}
-	return errors.Wrapf(makeLink(r.link(), r.Target), "failed to link layer %s", r.Source)
+	err := whileBusy(func() error { return makeLink(r.link(), r.Target) })
+	return errors.Wrapf(err, "failed to link layer %s", r.Source)
 }
 
 // hide removes the link of a record.

@@ -133,8 +133,9 @@ func longName(path string) string {
 }
 
 // isBusy tells whether something else has a file open, such as a scanner, and
-// keeps it from being opened, renamed or removed for an instant. Until it is
-// closed, one that was removed refuses access to its name.
+// keeps it from being opened, renamed or removed for an instant. A removed file
+// keeps its name until its last handle is closed, and access to it is denied
+// until then; that of a caller without rights is denied a little later for it.
 func isBusy(err error) bool {
 	return isAny(err, windows.ERROR_SHARING_VIOLATION, windows.ERROR_ACCESS_DENIED, windows.ERROR_DELETE_PENDING)
 }

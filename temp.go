@@ -56,7 +56,7 @@ func getTempLocation() string {
 //
 // The error holds all that failed: mounting, f, unmounting and removing, each
 // of which errors.Is can match. ctx ends the wait for another process and for
-// the next attempt while mounting, and nothing later: what is mounted is always
+// HCS to be ready while mounting, and nothing later: what is mounted is always
 // unmounted.
 func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
 	mt, err := newMounter()
@@ -166,9 +166,8 @@ func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(roo
 // removeTemp removes a directory that is empty once it is unmounted. RemoveAll
 // would go on into a layer that could not be unmounted.
 func (mt *mounter) removeTemp(root string) error {
-	err := mt.pause.retry(context.Background(), isBusy, func() error {
-		return removeDir(root) // and not a link, which os.Remove would take
-	})
+	// And not a link, which os.Remove would take.
+	err := mt.pause.whileBusy(func() error { return removeDir(root) })
 	if errors.Is(err, os.ErrNotExist) { // Unmount has failed before it put it back
 		return nil
 	}

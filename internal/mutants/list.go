@@ -18,7 +18,7 @@ var mutants = []mutant{
 		_ = mt.hcs.UnprepareLayer(source)
 `},
 	{bug: "the layer is closed before its link is removed", file: "mounter.go", run: "TestUnmount|StaysOpen|TestAny",
-		old: `	if err := mt.pause.retry(context.Background(), isBusy, r.hide); err != nil {
+		old: `	if err := mt.pause.whileBusy(r.hide); err != nil {
 		return err
 	}
 	return mt.release(r)
@@ -26,7 +26,7 @@ var mutants = []mutant{
 		new: `	if err := mt.release(r); err != nil {
 		return err
 	}
-	return mt.pause.retry(context.Background(), isBusy, r.hide)
+	return mt.pause.whileBusy(r.hide)
 `},
 	{bug: "a failed Prepare leaves the layer active", file: "hcs.go", run: "NoFault",
 		old: `		err = errors.Wrapf(err, "failed to prepare layer %s", l.source)
@@ -54,11 +54,11 @@ var mutants = []mutant{
 		new: `		return "", undone(err, mt.closeLayer(l.source))
 `},
 	{bug: "a failed link leaves the layer open", file: "mounter.go", run: "Meanwhile|TestAny",
-		old: `	if err := mt.pause.retry(ctx, isBusy, r.show); err != nil {
+		old: `	if err := r.show(mt.pause.whileBusy); err != nil {
 		return withUndo(err, mt.release(r))
 	}
 `,
-		new: `	if err := mt.pause.retry(ctx, isBusy, r.show); err != nil {
+		new: `	if err := r.show(mt.pause.whileBusy); err != nil {
 		return err
 	}
 `},
@@ -206,7 +206,7 @@ var mutants = []mutant{
 	{bug: "a layer at a second target is opened again", file: "mounter.go", run: "SeveralTargets",
 		old: "		if open {\n			return other, nil\n		}\n", new: "		_ = open\n"},
 	{bug: "after a reboot the layer counts as open", file: "mounter.go", run: "AfterAReboot|BeforeAReboot|TestAnySeq",
-		old: "		return strings.EqualFold(path, r.Volume), nil\n	case ctx", new: "		return path != \"\\x00\", nil\n	case ctx"},
+		old: "		return strings.EqualFold(path, r.Volume), nil\n	case isT", new: "		return path != \"\\x00\", nil\n	case isT"},
 	{bug: "a layer that HCS cannot look at counts as closed", file: "mounter.go", run: "HCSCannotTell|TestAnySeq",
 		old: "			return statErr == nil, nil\n", new: "			return false, nil\n"},
 	{bug: "code 0x57 does not tell that a layer is closed", file: "mounter.go", run: "WhateverCode",
@@ -219,7 +219,7 @@ var mutants = []mutant{
 	{bug: "six attempts", file: "retry.go", run: "TransientError",
 		old: "	attempts     = 5\n", new: "	attempts     = 6\n"},
 	{bug: "other errors are tried again", file: "retry.go", run: "OtherErrors",
-		old: "		if err == nil || !passes(err) || attempt == attempts {\n", new: "		if err == nil || attempt == attempts {\n"},
+		old: "		if err == nil || !forAnInstant(err) || attempt == attempts {\n", new: "		if err == nil || attempt == attempts {\n"},
 	{bug: "what a scanner has open is not tried again", file: "target_other.go", run: "NoFailedChange",
 		old: "errors.Is(err, syscall.EBUSY)", new: "errors.Is(err, syscall.EBUSY) && false"},
 	{bug: "the source is not made clean", file: "mounter.go", run: "ShortestForm",
@@ -235,7 +235,7 @@ var mutants = []mutant{
 	{bug: "a live mount is replaced", file: "mounter.go", run: "LiveMount",
 		old: "		if open {\n			return errors.Wrapf(os.ErrExist", new: "		if open && false {\n			return errors.Wrapf(os.ErrExist"},
 	{bug: "a temporary directory is removed with what is in it", file: "temp.go", run: "WithTempMount|CleanupTemp",
-		old: "		return removeDir(root) // and not a link, which os.Remove would take\n", new: "		return os.RemoveAll(root)\n"},
+		old: "	err := mt.pause.whileBusy(func() error { return removeDir(root) })\n", new: "	err := os.RemoveAll(root)\n"},
 	{bug: "CleanupTempMounts removes a user's directory", file: "temp.go", run: "CleanupTemp",
 		old: "		if err == nil && r.Replaced {\n", new: "		if err == nil {\n"},
 	{bug: "a link on the way to a sub-directory is followed", file: "paths.go", run: "CannotEscape",
@@ -256,10 +256,12 @@ var mutants = []mutant{
 		old: "	leave, err := queue(ctx, t.dir+name)\n", new: "	leave, err := func() {}, ctx.Err()\n"},
 	{bug: "processes do not wait", file: "table_unix.go", run: "Processes|TooLate",
 		old: "syscall.LOCK_EX)", new: "syscall.LOCK_SH)"},
+	{bug: "each wait that has ended blocks a thread", file: "lock.go", run: "BlockOneThread",
+		old: "	case <-ctx.Done():\n		// The system", new: "	case <-ctx.Done():\n		leave()\n		leave = func() {}\n		// The system"},
 	{bug: "a lock that comes too late is kept", file: "lock.go", run: "TooLate",
 		old: "				r.unlock()\n", new: "				_ = r\n"},
 	{bug: "a lock that nobody waits for is remembered", file: "lock.go", run: "EndsWithTheContext",
-		old: "		if w.all--; w.all == 0 {\n", new: "		if w.all--; false {\n"},
+		old: "		if w.users--; w.users == 0 {\n", new: "		if w.users--; false {\n"},
 	{bug: "Lookup does not wait", file: "lookup.go", run: "LookupWaits",
 		old: "	unlock, err := mt.table.lockTarget(ctx, target)\n	if err != nil {\n		return Info{}, err\n	}\n	defer unlock()\n", new: "	_ = ctx\n"},
 	{bug: "Mount reads the whole table", file: "mounter.go", run: "ReadNothing",
@@ -274,6 +276,14 @@ var mutants = []mutant{
 		old: "windows.LOCKFILE_EXCLUSIVE_LOCK", new: "0"},
 	{bug: "a file that a scanner has open is not tried again", file: "target_windows.go", run: "Scanner", wine: true,
 		old: "windows.ERROR_SHARING_VIOLATION, windows.ERROR_ACCESS_DENIED, ", new: "windows.ERROR_ACCESS_DENIED, "},
+	{bug: "a target that a scanner has open is not tried again", file: "mounter.go", run: "Scanner", wine: true,
+		old: "	err = mt.pause.whileBusy(func() (err error) {\n		r.Replaced, err = inspect(target)\n		return err\n	})\n	if err", new: "	r.Replaced, err = inspect(target)\n	if err"},
+	{bug: "a directory that a scanner has open is not replaced", file: "target.go", run: "Scanner", wine: true,
+		old: "whileBusy(func() error { return removeDir(r.Target) })", new: "removeDir(r.Target)"},
+	{bug: "a temporary directory that a scanner has open stays", file: "temp.go", run: "Scanner", wine: true,
+		old: "mt.pause.whileBusy(func() error { return removeDir(root) })", new: "removeDir(root)"},
+	{bug: "a list that a scanner has open is not read again", file: "retry.go", run: "Scanner", wine: true,
+		old: "	err = t.pause.whileBusy(func() error {\n		entries, err = os.ReadDir(path)\n		return err\n	})\n	return entries, err\n", new: "	return os.ReadDir(path)\n"},
 	{bug: "codes of HCS cannot be matched", file: "mount_windows.go", run: "HRESULT", wine: true,
 		old: "	return &codedError{err, syscall.Errno(uint32(code))}\n", new: "	return err\n"},
 	{bug: "a code has more than 32 bits", file: "mount_windows.go", run: "HRESULT", wine: true,

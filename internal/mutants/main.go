@@ -37,12 +37,23 @@ func try(check bool, wanted *regexp.Regexp) error {
 	if err := copyTo(dir); err != nil {
 		return err
 	}
-	caught, missed := 0, 0
+	var chosen []mutant
 	for _, m := range mutants {
-		if !wanted.MatchString(m.bug) {
-			continue
+		if wanted.MatchString(m.bug) {
+			chosen = append(chosen, m)
 		}
-		original, changed, err := m.change()
+	}
+	if len(chosen) == 0 {
+		return errors.New("no bug has such a name")
+	}
+	if !check {
+		if err := tryWithout(chosen, dir); err != nil {
+			return err
+		}
+	}
+	caught, missed := 0, 0
+	for _, m := range chosen {
+		original, changed, err := m.change(dir)
 		if err != nil {
 			return err
 		}
@@ -110,8 +121,8 @@ type mutant struct {
 	old, new       string
 }
 
-func (m mutant) change() (original, changed []byte, err error) {
-	original, err = os.ReadFile(m.file)
+func (m mutant) change(dir string) (original, changed []byte, err error) {
+	original, err = os.ReadFile(filepath.Join(dir, m.file))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,13 +140,7 @@ var (
 
 // caughtBy returns the name of the first test that fails in dir.
 func (m mutant) caughtBy(dir string) (string, error) {
-	args := []string{"test", "-vet=off", "-count=1", "-failfast", "-short", "-timeout=60s", "-run", m.run, "."}
-	command := exec.Command("go", args...)
-	if m.wine {
-		command = exec.Command("scripts/wine", args...)
-	}
-	command.Dir = dir
-	out, err := command.CombinedOutput()
+	out, err := m.test(dir)
 	if err == nil {
 		return "", errors.New("NOT CAUGHT")
 	}
@@ -146,4 +151,35 @@ func (m mutant) caughtBy(dir string) (string, error) {
 		return string(hangs[1]) + " never ends", nil
 	}
 	return "", fmt.Errorf("%w\n%s", err, out)
+}
+
+// test runs the tests that should catch the bug.
+func (m mutant) test(dir string) (out []byte, err error) {
+	args := []string{"test", "-vet=off", "-count=1", "-failfast", "-short", "-timeout=2m", "-run", m.run, "."}
+	command := exec.Command("go", args...)
+	if m.wine {
+		command = exec.Command("scripts/wine", args...)
+	}
+	command.Dir = dir
+	return command.CombinedOutput()
+}
+
+// tryWithout makes sure that the tests pass without the bugs: else whatever makes
+// them fail would seem to catch each.
+func tryWithout(chosen []mutant, dir string) error {
+	for _, wine := range []bool{false, true} {
+		var runs []string
+		for _, m := range chosen {
+			if m.wine == wine {
+				runs = append(runs, m.run)
+			}
+		}
+		if len(runs) == 0 {
+			continue
+		}
+		if out, err := (mutant{run: strings.Join(runs, "|"), wine: wine}).test(dir); err != nil {
+			return fmt.Errorf("without any bug: %w\n%s", err, out)
+		}
+	}
+	return nil
 }
