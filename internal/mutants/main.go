@@ -140,7 +140,7 @@ var (
 
 // caughtBy returns the name of the first test that fails in dir.
 func (m mutant) caughtBy(dir string) (string, error) {
-	out, err := m.test(dir)
+	out, err := m.test(dir, "30s")
 	if err == nil {
 		return "", errors.New("NOT CAUGHT")
 	}
@@ -154,8 +154,8 @@ func (m mutant) caughtBy(dir string) (string, error) {
 }
 
 // test runs the tests that should catch the bug.
-func (m mutant) test(dir string) (out []byte, err error) {
-	args := []string{"test", "-vet=off", "-count=1", "-failfast", "-short", "-timeout=2m", "-run", m.run, "."}
+func (m mutant) test(dir, timeout string) (out []byte, err error) {
+	args := []string{"test", "-vet=off", "-count=1", "-failfast", "-short", "-timeout=" + timeout, "-run", m.run, "."}
 	command := exec.Command("go", args...)
 	if m.wine {
 		command = exec.Command("scripts/wine", args...)
@@ -177,7 +177,7 @@ func tryWithout(chosen []mutant, dir string) error {
 		if len(runs) == 0 {
 			continue
 		}
-		if out, err := (mutant{run: strings.Join(runs, "|"), wine: wine}).test(dir); err != nil {
+		if out, err := (mutant{run: strings.Join(runs, "|"), wine: wine}).test(dir, "5m"); err != nil {
 			return fmt.Errorf("without any bug: %w\n%s", err, out)
 		}
 	}
