@@ -7,6 +7,7 @@ import (
 	stderrors "errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/seed-941ae793/mount/internal/hcsmodel"
@@ -258,9 +259,12 @@ func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	unmounted := make(chan error)
+	unmounted := make(chan error, 1)
 	go func() { unmounted <- h.unmount(m.Source) }()
-	// Unmount has found nothing in the table, or has not looked yet: it ends alike.
+	// It finds nothing in the table, and waits for the layer.
+	for len(unmounted) == 0 && !isQueued(h.table, "s"+string(r.SourceKey), 2) {
+		runtime.Gosched()
+	}
 	if err := h.show(context.Background(), layer{m.Source, []string{`C:\layers\1`}}, r); err != nil {
 		t.Error(err)
 	}
