@@ -52,7 +52,7 @@ func hostIn(t testing.TB, dir string, model *hcsmodel.Model) *host {
 		h.pauses++
 		return ctx.Err()
 	}
-	h.mounter = &mounter{hcs: model, table: table{filepath.Join(dir, "table"), pause}, pause: pause}
+	h.mounter = &mounter{hcs: model, table: table{filepath.Join(dir, "table"), pause}}
 	return h
 }
 
@@ -72,6 +72,18 @@ func (h *host) scratch(name string) *Mount {
 func (h *host) scratchMount(name string) *Mount {
 	return &Mount{Type: "windows-layer", Source: h.path("layers", name),
 		Options: []string{ParentLayerPathsFlag + `["C:\\layers\\1","C:\\layers\\0"]`}}
+}
+
+// inVolume calls f with the volume of a writable layer, which is active meanwhile.
+func (h *host) inVolume(m *Mount, f func(volume string)) {
+	h.t.Helper()
+	if err := h.model.ActivateLayer(m.Source); err != nil {
+		h.t.Fatal(err)
+	}
+	f(h.link(m))
+	if err := h.model.DeactivateLayer(m.Source); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // base makes a read-only layer without parents and returns its mount.

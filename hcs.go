@@ -42,7 +42,7 @@ const (
 // openLayer activates and prepares a layer and returns its mount path. A
 // failure leaves the layer as it was, unless the error is a leftOpen.
 func (mt *mounter) openLayer(ctx context.Context, l layer) (path string, err error) {
-	err = mt.pause.retry(ctx, isTransient, func() error {
+	err = mt.retry(ctx, func() error {
 		path, err = mt.tryOpen(l)
 		return err
 	})
@@ -85,7 +85,7 @@ func (mt *mounter) mountPath(source string) (string, error) {
 // closeLayer unprepares and deactivates a layer. It is an error only when the
 // layer is still open; one that HCS does not know (after a reboot) is closed.
 func (mt *mounter) closeLayer(source string) error {
-	return mt.pause.retry(context.Background(), isTransient, func() error {
+	return mt.retry(context.Background(), func() error {
 		unprepareErr := errors.Wrapf(mt.hcs.UnprepareLayer(source), "failed to unprepare layer %s", source)
 		if isNotOpen(unprepareErr) {
 			unprepareErr = nil
@@ -99,7 +99,7 @@ func (mt *mounter) closeLayer(source string) error {
 }
 
 func (mt *mounter) deactivate(source string) error {
-	return mt.pause.retry(context.Background(), isTransient, func() error { return mt.tryDeactivate(source) })
+	return mt.retry(context.Background(), func() error { return mt.tryDeactivate(source) })
 }
 
 func (mt *mounter) tryDeactivate(source string) error {
@@ -108,6 +108,12 @@ func (mt *mounter) tryDeactivate(source string) error {
 		return nil
 	}
 	return errors.Wrapf(err, "failed to deactivate layer %s", source)
+}
+
+// retry runs try, which calls HCS, and runs it again while it may succeed a
+// moment later.
+func (mt *mounter) retry(ctx context.Context, try func() error) error {
+	return mt.table.pause.retry(ctx, isTransient, try)
 }
 
 // isTransient tells whether a call may succeed a moment later. A layer that an

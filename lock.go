@@ -32,7 +32,7 @@ func (t table) lock(ctx context.Context, name string) (unlock func(), err error)
 func (t table) lockFile(ctx context.Context, name string, leave func()) (unlock func(), err error) {
 	lock := func() (unlock func(), err error) {
 		var unlockFile func()
-		err = t.pause.whileBusy(func() error {
+		err = t.whileBusy(func() error {
 			unlockFile, err = lockFile(t.dir, name)
 			return err
 		})

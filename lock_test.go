@@ -105,19 +105,34 @@ func isQueued(table table, name string, n int) bool {
 	return w != nil && w.users == n
 }
 
-func TestALockOfTheFileThatIsGivenTooLateIsGivenBack(t *testing.T) {
-	table := newTable(t)
-	goroutines := runtime.NumGoroutine()
-	unlock, err := lockFile(table.dir, "a") // as another process
+// endedWait returns what unlocks the lock "a" of a table, which another process
+// seems to have. A wait for it, which leaves the queue with leave, has ended with
+// its context.
+func endedWait(t *testing.T, table table, leave func()) (unlock func()) {
+	t.Helper()
+	unlock, err := lockFile(table.dir, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	left := make(chan struct{})
-	if _, err := table.lockFile(ctx, "a", func() { close(left) }); !errors.Is(err, context.Canceled) {
+	if _, err := table.lockFile(ctx, "a", leave); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+	return unlock
+}
+
+func awaitGoroutines(n int) {
+	for runtime.NumGoroutine() > n {
+		runtime.Gosched()
+	}
+}
+
+func TestALockOfTheFileThatIsGivenTooLateIsGivenBack(t *testing.T) {
+	table := newTable(t)
+	goroutines := runtime.NumGoroutine()
+	left := make(chan struct{})
+	unlock := endedWait(t, table, func() { close(left) })
 	unlock()
 	<-left
 	again, err := lockFile(table.dir, "a")
@@ -125,27 +140,17 @@ func TestALockOfTheFileThatIsGivenTooLateIsGivenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	again()
-	for runtime.NumGoroutine() > goroutines {
-		runtime.Gosched()
-	}
+	awaitGoroutines(goroutines)
 }
 
 func TestWaitsThatEndBlockOneThreadTogether(t *testing.T) {
 	table := newTable(t)
 	goroutines := runtime.NumGoroutine()
-	unlock, err := lockFile(table.dir, "a") // as another process
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
 	leave, err := queue(context.Background(), table.dir+"a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := table.lockFile(ctx, "a", leave); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
+	unlock := endedWait(t, table, leave)
 	waiting := make(chan error)
 	before := runtime.NumGoroutine()
 	for i := 0; i < 100; i++ {
@@ -164,9 +169,7 @@ func TestWaitsThatEndBlockOneThreadTogether(t *testing.T) {
 		t.Errorf("100 waits that have ended left %d goroutines", more)
 	}
 	unlock()
-	for runtime.NumGoroutine() > goroutines {
-		runtime.Gosched()
-	}
+	awaitGoroutines(goroutines)
 	again, err := table.lock(context.Background(), "a")
 	if err != nil {
 		t.Fatal(err)

@@ -29,9 +29,9 @@ import (
 //
 // ERROR_NOT_READY and ERROR_DEVICE_NOT_CONNECTED of HCS are tried again, five times
 // in all, 100 ms apart, and so is what something else keeps from being done to the
-// target or the mount table by having it open. Any failure is undone. What could not be undone is in the
-// error too, and then the mount table has a record with which Unmount can try
-// again.
+// target or the mount table by having it open. Any failure is undone. What could
+// not be undone is in the error too, and then the mount table has a record with
+// which Unmount can try again.
 func (m *Mount) Mount(target string) error {
 	mt, err := newMounter()
 	if err != nil {
@@ -54,8 +54,8 @@ func (m *Mount) Mount(target string) error {
 // have opened it. Any other path is no mount: nothing is touched, and the
 // result is nil.
 //
-// What HCS says can be matched, and is tried again, as for Mount. Only links that Mount made are ever
-// removed, and of what a user put in their place nothing is.
+// What HCS says can be matched, and is tried again, as for Mount. Only links that
+// Mount made are ever removed, and of what a user put in their place nothing is.
 func Unmount(mount string, flags int) error {
 	mt, err := newMounter()
 	if err != nil {
@@ -125,7 +125,7 @@ func newMounter() (*mounter, error) {
 		}
 		tableDir.dir = filepath.Join(programData, "windows-layer-mounts")
 	}
-	return &mounter{hcs: vmcompute{}, table: table{tableDir.dir, pause}, pause: pause}, nil
+	return &mounter{hcs: vmcompute{}, table: table{tableDir.dir, pause}}, nil
 }
 
 // vmcompute is the Host Compute Service of this machine.

@@ -688,22 +688,22 @@ func TestWhatAScannerHasOpenIsTriedAgain(t *testing.T) {
 			}
 			return err
 		}},
-		{"look into the target", target, 0, mountScratch},
-		{"replace the target", target, readable, mountScratch},
-		{"remove a temporary directory", target, readable, func(mt *mounter, r record) error { return mt.removeTemp(r.Target) }},
+		{"look into the target", targetDir, 0, mountScratch},
+		{"replace the target", targetDir, readable, mountScratch},
+		{"remove a temporary directory", targetDir, readable, func(mt *mounter, r record) error { return mt.removeTemp(r.Target) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			dir := t.TempDir()
 			var scanner windows.Handle
 			pauses := 0
-			pause := func(context.Context) error {
+			mt := &mounter{hcs: hcsmodel.New(""), table: newTable(t)}
+			mt.table.pause = func(context.Context) error {
 				pauses++
 				return windows.CloseHandle(scanner)
 			}
-			mt := &mounter{hcs: hcsmodel.New(""), table: table{filepath.Join(dir, "table"), pause}, pause: pause}
+			dir := filepath.Dir(mt.table.dir)
 			r := record{Target: filepath.Join(dir, "target"), Source: filepath.Join(dir, "layer"), Volume: `\\?\Volume{1}`}
 			r.TargetKey, r.SourceKey = keyOf("target"), keyOf("layer")
-			unlock, lockErr := lockFile(mustPrepare(t, mt.table), "x") // so that the file is there
+			unlock, lockErr := lockFile(mt.table.dir, "x") // so that the file is there
 			for _, err := range []error{lockErr, mt.table.add(r), os.Mkdir(r.Target, 0o777), os.Mkdir(r.Source, 0o777),
 				os.WriteFile(filepath.Join(r.Source, "sandbox.vhdx"), nil, 0o666)} {
 				if err != nil {
@@ -730,18 +730,10 @@ func TestWhatAScannerHasOpenIsTriedAgain(t *testing.T) {
 
 func recordFile(mt *mounter, r record) string { return mt.table.recordPath(r.TargetKey) }
 func markFile(mt *mounter, r record) string   { return mt.table.markPath(r) }
-func target(_ *mounter, r record) string      { return r.Target }
+func targetDir(_ *mounter, r record) string   { return r.Target }
 func dropRecord(mt *mounter, r record) error  { return mt.table.drop(r) }
 func mountScratch(mt *mounter, r record) error {
 	return mt.mount(context.Background(), &Mount{Type: layerType, Source: r.Source, Options: []string{ParentLayerPathsFlag + `["C:\\layers\\0"]`}}, r.Target)
-}
-
-func mustPrepare(t *testing.T, tb table) (dir string) {
-	t.Helper()
-	if err := tb.prepare(); err != nil {
-		t.Fatal(err)
-	}
-	return tb.dir
 }
 
 func TestTheCodeOfAnHRESULTHas32Bits(t *testing.T) {

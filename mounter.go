@@ -18,7 +18,6 @@ const layerType = "windows-layer"
 type mounter struct {
 	hcs   hcs
 	table table
-	pause pauser
 }
 
 // layer is what HCS has to know of a layer.
@@ -83,7 +82,7 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, target string) error {
 	if err := mt.clear(ctx, r.TargetKey); err != nil {
 		return err
 	}
-	err = mt.pause.whileBusy(func() (err error) {
+	err = mt.table.whileBusy(func() (err error) {
 		r.Replaced, err = inspect(target)
 		return err
 	})
@@ -123,7 +122,7 @@ func (mt *mounter) clear(ctx context.Context, target key) error {
 	}
 	defer unlock()
 	var shown bool
-	err = mt.pause.whileBusy(func() (err error) {
+	err = mt.table.whileBusy(func() (err error) {
 		shown, err = r.isShown()
 		return err
 	})
@@ -182,7 +181,7 @@ func (mt *mounter) sweep(ctx context.Context, target key) error {
 // not.
 func (mt *mounter) isOpen(ctx context.Context, r record) (bool, error) {
 	var path string
-	err := mt.pause.retry(ctx, isTransient, func() (err error) {
+	err := mt.retry(ctx, func() (err error) {
 		path, err = mt.mountPath(r.Source)
 		return err
 	})
@@ -232,7 +231,7 @@ func (mt *mounter) show(ctx context.Context, l layer, r record) error {
 			return withUndo(err, mt.release(r))
 		}
 	}
-	if err := r.show(mt.pause.whileBusy); err != nil {
+	if err := r.show(mt.table.whileBusy); err != nil {
 		return withUndo(err, mt.release(r))
 	}
 	return nil
@@ -348,7 +347,7 @@ func (mt *mounter) unmountTarget(ctx context.Context, target key) (found bool, e
 // unmountRecord undoes the mount that r records. What it could not undo is in
 // the error, and then the record stays.
 func (mt *mounter) unmountRecord(r record) error {
-	if err := mt.pause.whileBusy(r.hide); err != nil {
+	if err := mt.table.whileBusy(r.hide); err != nil {
 		return err
 	}
 	return mt.release(r)
@@ -369,7 +368,7 @@ func (mt *mounter) release(r record) error {
 			return err
 		}
 	}
-	if err := mt.pause.whileBusy(r.putBack); err != nil {
+	if err := mt.table.whileBusy(r.putBack); err != nil {
 		return err
 	}
 	return mt.table.drop(r)

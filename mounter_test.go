@@ -337,7 +337,7 @@ func TestOtherErrorsAreFinal(t *testing.T) {
 func TestACancelledContextEndsTheTries(t *testing.T) {
 	h := newHost(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	h.pause = func(ctx context.Context) error {
+	h.table.pause = func(ctx context.Context) error {
 		cancel()
 		return pause(ctx)
 	}
@@ -676,14 +676,11 @@ func TestACancelledContextEndsTheWaitForALayer(t *testing.T) {
 	m := h.scratch("2")
 	h.mustMount(m, h.target("a"))
 	r := h.record(h.target("a"))
-	unlock, err := h.table.lockSource(context.Background(), r.SourceKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	unlock := mustLock(t, h.table.lockSource, r.SourceKey)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	wantError(t, h.mounter.mount(ctx, m, h.target("b")), "", context.Canceled)
-	_, err = h.mounter.unmount(ctx, h.target("a"))
+	_, err := h.mounter.unmount(ctx, h.target("a"))
 	wantError(t, err, "", context.Canceled)
 	_, err = h.lookup(ctx, h.target("a"))
 	if err != nil { // there may or may not have been a need to wait

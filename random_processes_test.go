@@ -119,8 +119,10 @@ func serveRandom(orders io.Reader, answers io.Writer) error {
 	decoder := json.NewDecoder(orders)
 	for {
 		var o order
-		if err := decoder.Decode(&o); err != nil {
-			return unless(err, io.EOF)
+		if err := decoder.Decode(&o); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
 		}
 		r := &random{host: sharedHost(nil, o.Dir), mounts: o.Mounts, links: o.Links, alone: o.Alone}
 		r.model.FolderWhenClosed = o.Folder
@@ -129,8 +131,7 @@ func serveRandom(orders io.Reader, answers io.Writer) error {
 		var err error
 		if o.Alone {
 			a.Died, err = survive(func() error { return r.work(o.Script[0]) })
-			allowed := allowedErrors[o.Script[0].Op]
-			a.Allowed = allowed != nil && stderrors.Is(err, allowed)
+			a.Allowed = o.Script[0].allows(err)
 		} else {
 			err = r.workAll(o.Script)
 		}
@@ -141,13 +142,6 @@ func serveRandom(orders io.Reader, answers io.Writer) error {
 			return err
 		}
 	}
-}
-
-func unless(err, allowed error) error {
-	if stderrors.Is(err, allowed) {
-		return nil
-	}
-	return err
 }
 
 // elsewhereKills are what kills another process, as hcsmodel.SetFaults takes it.

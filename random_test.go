@@ -62,8 +62,7 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := newRandom(t, rt, processes)
 		defer os.RemoveAll(r.dir)
-		r.pause = func(ctx context.Context) error { return ctx.Err() } // pauses is not for goroutines
-		r.table.pause = r.pause
+		r.table.pause = func(ctx context.Context) error { return ctx.Err() } // pauses is not for goroutines
 		r.put(rt)
 		killedHere := r.killOnce(rapid.IntRange(-20, 40).Draw(rt, "call that kills"))
 		r.planElsewhere(rapid.SampledFrom(append(elsewhereKills, "")).Draw(rt, "fault elsewhere"))
@@ -177,13 +176,11 @@ func (r *random) addLayer(name string) {
 	if name == "3" {
 		m.Options = []string{ParentLayerPathsFlag + `["C:\\layers\\other"]`}
 	}
-	err := r.model.ActivateLayer(m.Source)
-	link := r.host.link(m)
-	r.write(filepath.Join(link, "data"), "in the volume")
-	if err := stderrors.Join(err, r.model.DeactivateLayer(m.Source)); err != nil {
-		r.t.Fatal(err)
-	}
-	r.mounts[name], r.links[name] = m, linkPrefix+link+"\n"
+	r.mounts[name] = m
+	r.inVolume(m, func(volume string) {
+		r.write(filepath.Join(volume, "data"), "in the volume")
+		r.links[name] = linkPrefix + volume + "\n"
+	})
 }
 
 // allFiles lists what is in the layers and behind the links.
@@ -342,24 +339,19 @@ func (r *random) mountAny(rt *rapid.T) {
 
 func (r *random) unmountTargetOf(rt *rapid.T) {
 	place := drawPlace(rt)
-	s := step{
-		work:   randomWork{Op: rapid.SampledFrom([]string{"unmount", "unmount all"}).Draw(rt, "op"), Place: place},
-		want:   r.world.clone(),
-		places: []string{place},
-		layers: []string{r.world.records[place].layer},
-	}
-	r.reckonUnmount(s.want, s.places)
-	r.run(rt, s)
+	op := rapid.SampledFrom([]string{"unmount", "unmount all"}).Draw(rt, "op")
+	r.runUnmount(rt, randomWork{Op: op, Place: place}, []string{place}, r.world.records[place].layer)
 }
 
 func (r *random) unmountLayer(rt *rapid.T) {
 	layer := drawLayer(rt)
-	s := step{
-		work:   randomWork{Op: rapid.SampledFrom([]string{"unmount layer", "unmount layer all"}).Draw(rt, "op"), Layer: layer},
-		want:   r.world.clone(),
-		places: r.world.placesOf(layer),
-		layers: []string{layer},
-	}
+	op := rapid.SampledFrom([]string{"unmount layer", "unmount layer all"}).Draw(rt, "op")
+	r.runUnmount(rt, randomWork{Op: op, Layer: layer}, r.world.placesOf(layer), layer)
+}
+
+// runUnmount does work, which unmounts a layer from places.
+func (r *random) runUnmount(rt *rapid.T, work randomWork, places []string, layer string) {
+	s := step{work: work, want: r.world.clone(), places: places, layers: []string{layer}}
 	r.reckonUnmount(s.want, s.places)
 	r.run(rt, s)
 }
@@ -711,6 +703,11 @@ var allowedErrors = map[string]error{
 	"temporarily, fails": errCallback,
 }
 
+func (work randomWork) allows(err error) bool {
+	allowed := allowedErrors[work.Op]
+	return allowed != nil && stderrors.Is(err, allowed)
+}
+
 // workAll does the operations and returns the first error that none of them may
 // have. A process that was killed does nothing more.
 func (r *random) workAll(script []randomWork) error {
@@ -719,7 +716,7 @@ func (r *random) workAll(script []randomWork) error {
 		if died {
 			return nil
 		}
-		if allowed := allowedErrors[work.Op]; err != nil && (allowed == nil || !stderrors.Is(err, allowed)) {
+		if err != nil && !work.allows(err) {
 			return fmt.Errorf("%+v: %w", work, err)
 		}
 	}

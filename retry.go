@@ -45,20 +45,20 @@ func pause(ctx context.Context) error {
 // whileBusy runs try, which opens, makes, renames or removes a file, and runs it
 // again when something else has the file open, such as a scanner. No context ends
 // that: it takes less than half a second.
-func (pause pauser) whileBusy(try func() error) error {
-	return pause.retry(context.Background(), isBusy, try)
+func (t table) whileBusy(try func() error) error {
+	return t.pause.retry(context.Background(), isBusy, try)
 }
 
 func (t table) rename(from, to string) error {
-	return t.pause.whileBusy(func() error { return os.Rename(from, to) })
+	return t.whileBusy(func() error { return os.Rename(from, to) })
 }
 
 func (t table) remove(path string) error {
-	return t.pause.whileBusy(func() error { return os.Remove(path) })
+	return t.whileBusy(func() error { return os.Remove(path) })
 }
 
 func (t table) open(path string, open func(path string) (*os.File, error)) (file *os.File, err error) {
-	err = t.pause.whileBusy(func() error {
+	err = t.whileBusy(func() error {
 		file, err = open(path)
 		return err
 	})
@@ -66,7 +66,7 @@ func (t table) open(path string, open func(path string) (*os.File, error)) (file
 }
 
 func (t table) readDir(path string) (entries []os.DirEntry, err error) {
-	err = t.pause.whileBusy(func() error {
+	err = t.whileBusy(func() error {
 		entries, err = os.ReadDir(path)
 		return err
 	})

@@ -23,7 +23,9 @@ import (
 // A record is read under the lock of its target or of its layer, and written
 // under both.
 type table struct {
-	dir   string
+	dir string
+	// pause comes before anything that failed for an instant is tried again, in
+	// the table or elsewhere.
 	pause pauser
 }
 
@@ -60,7 +62,7 @@ func (t table) prepare() error {
 // makeDir makes sure that a directory of the table is there and can be believed:
 // anybody may create directories in %ProgramData%.
 func (t table) makeDir(path string) error {
-	return t.pause.whileBusy(func() error {
+	return t.whileBusy(func() error {
 		err := checkPrivateDir(path)
 		if !errors.Is(err, os.ErrNotExist) {
 			return err

@@ -167,7 +167,7 @@ func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(roo
 // would go on into a layer that could not be unmounted.
 func (mt *mounter) removeTemp(root string) error {
 	// And not a link, which os.Remove would take.
-	err := mt.pause.whileBusy(func() error { return removeDir(root) })
+	err := mt.table.whileBusy(func() error { return removeDir(root) })
 	if errors.Is(err, os.ErrNotExist) { // Unmount has failed before it put it back
 		return nil
 	}

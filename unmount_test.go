@@ -251,14 +251,8 @@ func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) 
 		t.Fatal(err)
 	}
 	r.TargetKey, _ = targetKey(r.Target)
-	unlockTarget, err := h.table.lockTarget(context.Background(), r.TargetKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unlockSource, err := h.table.lockSource(context.Background(), r.SourceKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	unlockTarget := mustLock(t, h.table.lockTarget, r.TargetKey)
+	unlockSource := mustLock(t, h.table.lockSource, r.SourceKey)
 	unmounted := make(chan error, 1)
 	go func() { unmounted <- h.unmount(m.Source) }()
 	// It finds nothing in the table, and waits for the layer.
@@ -339,13 +333,7 @@ func TestUnmountOfALinkToAnUnknownLayerTouchesNothing(t *testing.T) {
 func TestUnmountMountsCanBeRepeated(t *testing.T) {
 	h := newHost(t)
 	first := h.scratch("2")
-	if err := h.model.ActivateLayer(first.Source); err != nil {
-		t.Fatal(err)
-	}
-	h.mkdir(filepath.Join(h.link(first), "sub")) // in the volume
-	if err := h.model.DeactivateLayer(first.Source); err != nil {
-		t.Fatal(err)
-	}
+	h.inVolume(first, func(volume string) { h.mkdir(filepath.Join(volume, "sub")) })
 	second := h.scratch("3")
 	second.Target = "sub/below"
 	mounts := []Mount{*first, *second}

@@ -125,9 +125,10 @@ func New(volumes string) *Model {
 // Open returns the model whose state is in dir, which is made when needed. Every
 // process that opens dir shares the state, and killing one at any instant leaves
 // each call either done or not done, but for the volume of ActivateLayer and
-// DeactivateLayer, which may have come or gone without the rest. Before and After come preset to inject what
-// SetFaults planned. The volumes are in dir as well, on Windows in the directory
-// that the environment variable HCS_SIM_VOLUMES names; see New.
+// DeactivateLayer, which may have come or gone without the rest. Before and After
+// come preset to inject what SetFaults planned. The volumes are in dir as well, on
+// Windows in the directory that the environment variable HCS_SIM_VOLUMES names;
+// see New.
 func Open(dir string) (*Model, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err

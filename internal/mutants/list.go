@@ -18,7 +18,7 @@ var mutants = []mutant{
 		_ = mt.hcs.UnprepareLayer(source)
 `},
 	{bug: "the layer is closed before its link is removed", file: "mounter.go", run: "TestUnmount|StaysOpen|TestAny",
-		old: `	if err := mt.pause.whileBusy(r.hide); err != nil {
+		old: `	if err := mt.table.whileBusy(r.hide); err != nil {
 		return err
 	}
 	return mt.release(r)
@@ -26,7 +26,7 @@ var mutants = []mutant{
 		new: `	if err := mt.release(r); err != nil {
 		return err
 	}
-	return mt.pause.whileBusy(r.hide)
+	return mt.table.whileBusy(r.hide)
 `},
 	{bug: "a failed Prepare leaves the layer active", file: "hcs.go", run: "NoFault",
 		old: `		err = errors.Wrapf(err, "failed to prepare layer %s", l.source)
@@ -54,11 +54,11 @@ var mutants = []mutant{
 		new: `		return "", undone(err, mt.closeLayer(l.source))
 `},
 	{bug: "a failed link leaves the layer open", file: "mounter.go", run: "Meanwhile|TestAny",
-		old: `	if err := r.show(mt.pause.whileBusy); err != nil {
+		old: `	if err := r.show(mt.table.whileBusy); err != nil {
 		return withUndo(err, mt.release(r))
 	}
 `,
-		new: `	if err := r.show(mt.pause.whileBusy); err != nil {
+		new: `	if err := r.show(mt.table.whileBusy); err != nil {
 		return err
 	}
 `},
@@ -71,7 +71,7 @@ var mutants = []mutant{
 		new: `	return withUndo(err, undo)
 `},
 	{bug: "an undo that fails for an instant is not tried again", file: "hcs.go", run: "UndoThatFailsForAnInstant",
-		old: "	return mt.pause.retry(context.Background(), isTransient, func() error { return mt.tryDeactivate(source) })\n",
+		old: "	return mt.retry(context.Background(), func() error { return mt.tryDeactivate(source) })\n",
 		new: "	return mt.tryDeactivate(source)\n"},
 	{bug: "Unprepare failing stops Deactivate", file: "hcs.go", run: "UnprepareFailing",
 		old: `			unprepareErr = nil
@@ -137,12 +137,12 @@ var mutants = []mutant{
 			return err
 		}
 	}
-	if err := mt.pause`,
+	if err := mt.table`,
 		new: `		if err := mt.closeLayer(r.Source); err != nil {
 			return withUndo(err, mt.table.drop(r))
 		}
 	}
-	if err := mt.pause`},
+	if err := mt.table`},
 	{bug: "the record is written in place", file: "table.go", run: "Killed",
 		old: "	return t.write(t.pendingPath(r.TargetKey), data)\n",
 		new: "	return stderrors.Join(t.write(t.recordPath(r.TargetKey), data), t.write(t.pendingPath(r.TargetKey), data))\n"},
@@ -235,7 +235,7 @@ var mutants = []mutant{
 	{bug: "a live mount is replaced", file: "mounter.go", run: "LiveMount",
 		old: "		if open {\n			return errors.Wrapf(os.ErrExist", new: "		if open && false {\n			return errors.Wrapf(os.ErrExist"},
 	{bug: "a temporary directory is removed with what is in it", file: "temp.go", run: "WithTempMount|CleanupTemp",
-		old: "	err := mt.pause.whileBusy(func() error { return removeDir(root) })\n", new: "	err := os.RemoveAll(root)\n"},
+		old: "	err := mt.table.whileBusy(func() error { return removeDir(root) })\n", new: "	err := os.RemoveAll(root)\n"},
 	{bug: "CleanupTempMounts removes a user's directory", file: "temp.go", run: "CleanupTemp",
 		old: "		if err == nil && r.Replaced {\n", new: "		if err == nil {\n"},
 	{bug: "a link on the way to a sub-directory is followed", file: "paths.go", run: "CannotEscape",
@@ -277,13 +277,13 @@ var mutants = []mutant{
 	{bug: "a file that a scanner has open is not tried again", file: "target_windows.go", run: "Scanner", wine: true,
 		old: "windows.ERROR_SHARING_VIOLATION, windows.ERROR_ACCESS_DENIED, ", new: "windows.ERROR_ACCESS_DENIED, "},
 	{bug: "a target that a scanner has open is not tried again", file: "mounter.go", run: "Scanner", wine: true,
-		old: "	err = mt.pause.whileBusy(func() (err error) {\n		r.Replaced, err = inspect(target)\n		return err\n	})\n	if err", new: "	r.Replaced, err = inspect(target)\n	if err"},
+		old: "	err = mt.table.whileBusy(func() (err error) {\n		r.Replaced, err = inspect(target)\n		return err\n	})\n	if err", new: "	r.Replaced, err = inspect(target)\n	if err"},
 	{bug: "a directory that a scanner has open is not replaced", file: "target.go", run: "Scanner", wine: true,
 		old: "whileBusy(func() error { return removeDir(r.Target) })", new: "removeDir(r.Target)"},
 	{bug: "a temporary directory that a scanner has open stays", file: "temp.go", run: "Scanner", wine: true,
-		old: "mt.pause.whileBusy(func() error { return removeDir(root) })", new: "removeDir(root)"},
+		old: "mt.table.whileBusy(func() error { return removeDir(root) })", new: "removeDir(root)"},
 	{bug: "a list that a scanner has open is not read again", file: "retry.go", run: "Scanner", wine: true,
-		old: "	err = t.pause.whileBusy(func() error {\n		entries, err = os.ReadDir(path)\n		return err\n	})\n	return entries, err\n", new: "	return os.ReadDir(path)\n"},
+		old: "	err = t.whileBusy(func() error {\n		entries, err = os.ReadDir(path)\n		return err\n	})\n	return entries, err\n", new: "	return os.ReadDir(path)\n"},
 	{bug: "codes of HCS cannot be matched", file: "mount_windows.go", run: "HRESULT", wine: true,
 		old: "	return &codedError{err, syscall.Errno(uint32(code))}\n", new: "	return err\n"},
 	{bug: "a code has more than 32 bits", file: "mount_windows.go", run: "HRESULT", wine: true,

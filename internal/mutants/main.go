@@ -22,13 +22,36 @@ func main() {
 	check := flag.Bool("check", false, "only make sure that each bug can still be put in")
 	run := flag.String("run", "", "only the bugs whose names match")
 	flag.Parse()
-	if err := try(*check, regexp.MustCompile(*run)); err != nil {
+	var chosen []mutant
+	for _, m := range mutants {
+		if regexp.MustCompile(*run).MatchString(m.bug) {
+			chosen = append(chosen, m)
+		}
+	}
+	if len(chosen) == 0 {
+		fmt.Fprintln(os.Stderr, "no bug has such a name")
+		os.Exit(1)
+	}
+	do := tryAll
+	if *check {
+		do = checkAll
+	}
+	if err := do(chosen); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func try(check bool, wanted *regexp.Regexp) error {
+func checkAll(chosen []mutant) error {
+	for _, m := range chosen {
+		if _, _, err := m.change("."); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tryAll(chosen []mutant) error {
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return err
@@ -37,52 +60,23 @@ func try(check bool, wanted *regexp.Regexp) error {
 	if err := copyTo(dir); err != nil {
 		return err
 	}
-	var chosen []mutant
-	for _, m := range mutants {
-		if wanted.MatchString(m.bug) {
-			chosen = append(chosen, m)
-		}
+	if err := tryWithout(chosen, dir); err != nil {
+		return err
 	}
-	if len(chosen) == 0 {
-		return errors.New("no bug has such a name")
-	}
-	if !check {
-		if err := tryWithout(chosen, dir); err != nil {
-			return err
-		}
-	}
-	caught, missed := 0, 0
+	missed := 0
 	for _, m := range chosen {
-		original, changed, err := m.change(dir)
-		if err != nil {
-			return err
-		}
-		if check {
-			continue
-		}
-		path := filepath.Join(dir, m.file)
-		if err := os.WriteFile(path, changed, 0o644); err != nil {
-			return err
-		}
 		start := time.Now()
-		by, err := m.caughtBy(dir)
-		if err == nil {
-			caught++
-		} else {
+		by, err := m.try(dir)
+		if err != nil {
 			missed++
 			by = err.Error()
 		}
 		fmt.Printf("%-60s %3.0f s  %s\n", m.bug, time.Since(start).Seconds(), by)
-		if err := os.WriteFile(path, original, 0o644); err != nil {
-			return err
-		}
 	}
 	if missed > 0 {
-		return fmt.Errorf("%d bugs caught, %d not", caught, missed)
+		return fmt.Errorf("%d bugs caught, %d not", len(chosen)-missed, missed)
 	}
-	if !check {
-		fmt.Printf("%d bugs caught\n", caught)
-	}
+	fmt.Printf("%d bugs caught\n", len(chosen))
 	return nil
 }
 
@@ -137,6 +131,20 @@ var (
 	failedTest  = regexp.MustCompile(`(?m)^--- FAIL: (Test\w+)`)
 	hangingTest = regexp.MustCompile(`running tests:\s+(Test\w+)`)
 )
+
+// try puts the bug into dir, and takes it out again once it was caught or not.
+func (m mutant) try(dir string) (caughtBy string, err error) {
+	original, changed, err := m.change(dir)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, m.file)
+	if err := os.WriteFile(path, changed, 0o644); err != nil {
+		return "", err
+	}
+	caughtBy, err = m.caughtBy(dir)
+	return caughtBy, errors.Join(err, os.WriteFile(path, original, 0o644))
+}
 
 // caughtBy returns the name of the first test that fails in dir.
 func (m mutant) caughtBy(dir string) (string, error) {
