@@ -263,9 +263,7 @@ func TestALayerThatAKilledProcessLeftHalfOpenIsOpenedAfreshAtAnotherTarget(t *te
 			h.mustMount(m, h.target("a"))
 			h.wantCalls(calls(closeCalls, openCalls)...)
 			h.mustUnmount(h.target("b"))
-			if open := h.model.OpenLayers(); len(open) != 1 {
-				t.Errorf("open layers: %q", open)
-			}
+			h.wantOpen("2")
 			h.mustUnmount(h.target("a"))
 			h.wantClosed()
 		})
@@ -282,9 +280,7 @@ func TestALayerIsClosedWithTheLastTargetThatShowsItAndNotWithOneThatWasKilled(t 
 	h.model.Before = nil
 	h.mustMount(m, h.target("b"))
 	h.mustUnmount(h.target("b"))
-	if open := h.model.OpenLayers(); len(open) != 0 {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen()
 	h.mustUnmount(h.target("a"))
 	h.wantClosed()
 }

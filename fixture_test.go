@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -187,12 +188,22 @@ func (h *host) wantNoLeak() {
 	}
 }
 
+// wantOpen fails the test unless these layers are open and no others.
+func (h *host) wantOpen(names ...string) {
+	h.t.Helper()
+	var want []string
+	for _, name := range names {
+		want = append(want, h.path("layers", name))
+	}
+	if open := h.model.OpenLayers(); !reflect.DeepEqual(open, want) {
+		h.t.Errorf("open layers: %q, want %q", open, want)
+	}
+}
+
 // wantClosed fails the test when a layer is open, or anything is in the table.
 func (h *host) wantClosed() {
 	h.t.Helper()
-	if open := h.model.OpenLayers(); len(open) != 0 {
-		h.t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen()
 	for _, pattern := range []string{"mounts/*", "layers/*"} {
 		if left, _ := filepath.Glob(h.path("table", pattern)); len(left) != 0 {
 			h.t.Errorf("left in the table: %q", left)

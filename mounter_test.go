@@ -7,7 +7,6 @@ import (
 	stderrors "errors"
 	"os"
 	"path/filepath"
-	"reflect"
 	"runtime"
 	"strings"
 	"syscall"
@@ -146,9 +145,7 @@ func TestALiveMountIsRefusedAndUntouched(t *testing.T) {
 		wantError(t, h.mount(m, h.target("a")), "it shows layer "+h.path("layers", "2"), os.ErrExist)
 	}
 	h.wantAt(h.target("a"), before)
-	if open := h.model.OpenLayers(); len(open) != 1 {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen("2")
 }
 
 func TestALiveMountIsLeftAloneWhenHCSCannotTell(t *testing.T) {
@@ -198,9 +195,7 @@ func TestAfterARebootASecondTargetOpensTheLayerAgain(t *testing.T) {
 	volume := openCalls[2:]
 	h.wantCalls(calls(volume, volume, volume, volume, volume, openCalls)...) // asked five times
 	h.mustUnmount(h.target("a"))
-	if open := h.model.OpenLayers(); len(open) != 1 {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen("2")
 	h.mustUnmount(h.target("b"))
 	h.wantClosed()
 }
@@ -220,9 +215,7 @@ func TestALiveMountIsKeptWhileHCSCannotTellThatItIsOpen(t *testing.T) {
 				wantError(t, h.mount(h.scratch("3"), h.target("a")), "it shows layer", os.ErrExist)
 			}
 			h.wantAt(h.target("a"), shown)
-			if open := h.model.OpenLayers(); !reflect.DeepEqual(open, []string{m.Source}) {
-				t.Errorf("open layers: %q", open)
-			}
+			h.wantOpen("2")
 		})
 	}
 }
@@ -258,9 +251,7 @@ func TestNothingIsTouchedWhileNobodyCanTellWhetherALayerIsOpen(t *testing.T) {
 	h.failNext(hcsmodel.MountPath, errorNotReady, errorNotReady, errorNotReady, errorNotReady, errorNotReady)
 	wantError(t, h.mount(h.scratch("3"), h.target("a")), "failed to get mount path of layer "+m.Source, errorNotReady)
 	h.wantAt(h.target("a"), "link to "+r.link())
-	if open := h.model.OpenLayers(); !reflect.DeepEqual(open, []string{m.Source}) {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen("2")
 }
 
 func TestALayerThatIsOpenElsewhereIsLeftOpen(t *testing.T) {
@@ -272,9 +263,7 @@ func TestALayerThatIsOpenElsewhereIsLeftOpen(t *testing.T) {
 	h.model.ResetCalls()
 	wantError(t, h.mount(m, h.target("a")), "failed to activate layer "+m.Source, errorSharingViolation)
 	h.wantCalls("ActivateLayer 2")
-	if open := h.model.OpenLayers(); len(open) != 1 {
-		t.Error("the layer was closed")
-	}
+	h.wantOpen("2")
 	if len(h.records()) != 0 {
 		t.Error("a record is left")
 	}
@@ -619,9 +608,7 @@ func TestARecordThatCannotBeWrittenLeavesNoLayerOpen(t *testing.T) {
 		h.wantAt(h.target("a"), "directory of []")
 		h.model.Before = nil
 		h.wantNoLeak()
-		if open := h.model.OpenLayers(); len(open) != 0 {
-			t.Errorf("open layers: %q", open)
-		}
+		h.wantOpen()
 	})
 }
 
@@ -666,9 +653,7 @@ func TestATableThatIsSwappedForALinkIsNotFollowed(t *testing.T) {
 	_, err := h.lookup(context.Background(), h.target("a"))
 	wantError(t, err, text)
 	wantError(t, h.unmount(h.scratch("3").Source), text)
-	if open := h.model.OpenLayers(); len(open) != 1 {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen("2")
 }
 
 func TestACancelledContextEndsTheWaitForALayer(t *testing.T) {

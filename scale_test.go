@@ -64,9 +64,7 @@ func TestMountUnmountAndLookupReadNothingOfOtherLayers(t *testing.T) {
 	if err := h.unmount(h.target("none")); err != nil {
 		t.Errorf("unmounting what is no mount: %v", err)
 	}
-	if open := h.model.OpenLayers(); len(open) != 0 {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen()
 }
 
 func (h *host) mustLookup(target string) {

@@ -237,9 +237,7 @@ func TestARecordFromBeforeARebootDoesNotKeepTheLayerOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.mustUnmount(h.target("a"))
-	if open := h.model.OpenLayers(); len(open) != 0 {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen()
 	h.mustUnmount(h.target("b"))
 }
 

@@ -287,9 +287,7 @@ func TestUnmountRecursiveGoesOnAfterAFailure(t *testing.T) {
 	h.mustMount(h.scratch("3"), h.target("bb"))
 	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
 	wantError(t, h.unmountRecursive(context.Background(), h.path("mnt")), "failed to deactivate", errorSharingViolation)
-	if open := h.model.OpenLayers(); len(open) != 1 {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen("3")
 }
 
 func TestOptionsAreChangedInACopy(t *testing.T) {

@@ -283,9 +283,7 @@ func TestATargetThatCannotBeLookedAtIsAnErrorAndKeepsTheRecord(t *testing.T) {
 	wantError(t, h.mount(m, h.target("a")), "failed to look at the target")
 	wantError(t, h.mount(m, h.target("b")), "failed to mount")
 	h.wantNoLeak()
-	if open := h.model.OpenLayers(); len(open) != 1 {
-		t.Errorf("open layers: %q", open)
-	}
+	h.wantOpen("2")
 }
 
 func TestUnmountAllGoesOnUntilNothingIsLeft(t *testing.T) {
