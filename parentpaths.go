@@ -21,8 +21,9 @@ const ParentLayerPathsFlag = "parentLayerPaths="
 // Windows, whatever system this runs on: `C:\layers\1`, `C:/layers/1`,
 // `\\server\share\1` or a path that begins with `\\?\`. Everything else is an
 // error: text that is not JSON, JSON that is not a list of strings (the error
-// is encoding/json's, wrapped), and a path that is empty, relative, holds a NUL,
-// or was not valid Unicode, since JSON would have it name another directory.
+// is encoding/json's, wrapped), and a path that is empty, relative, the root of a
+// volume, holds a NUL, ends in an element that is empty, "." or "..", or was not
+// valid Unicode, since JSON would have it name another directory.
 // The list may be of any length.
 func (m *Mount) GetParentPaths() ([]string, error) {
 	list, found := m.parentPathsOption()
@@ -63,5 +64,5 @@ func checkParentPath(path string) error {
 	case !isWindowsAbs(path):
 		return errors.Errorf("path %q is not an absolute Windows path", path)
 	}
-	return nil
+	return checkID(path)
 }

@@ -88,6 +88,11 @@ func TestGetParentPathsRefusesWhatIsNotAListOfAbsolutePaths(t *testing.T) {
 		{`["\\\\server"]`, "is not an absolute Windows path"},
 		{`["\\\\.\\C:\\1"]`, "is not an absolute Windows path"},
 		{`["\\\\?\\"]`, "is not an absolute Windows path"},
+		{`["C:\\"]`, "is the root of a volume"},
+		{`["\\\\server\\share"]`, "is the root of a volume"},
+		{`["C:\\layers\\1\\"]`, `last element of "C:\\layers\\1\\" is ""`},
+		{`["C:/layers/."]`, `is "."`},
+		{`["C:\\layers\\.."]`, `is ".."`},
 	} {
 		paths, err := parentsOption(test.list).GetParentPaths()
 		wantError(t, err, test.text)
@@ -171,7 +176,7 @@ func FuzzGetParentPaths(f *testing.F) {
 			t.Fatalf("got %q, want %q", paths, bare)
 		}
 		for _, path := range paths {
-			if path == "" || strings.ContainsAny(path, "\x00\uFFFD") || !isWindowsAbs(path) {
+			if path == "" || strings.ContainsAny(path, "\x00\uFFFD") || !isWindowsAbs(path) || checkID(path) != nil {
 				t.Fatalf("accepted %q", path)
 			}
 		}

@@ -53,20 +53,26 @@ func checkElements(path string) error {
 	return nil
 }
 
-// checkSource is checkPath for the directory of a layer. HCS takes the last
-// element as the layer's ID and the rest as the directory of all layers: without
-// an ID it would act on all of them.
+// checkSource is checkPath for the directory of a layer.
 func checkSource(source string) error {
-	if err := checkPath(source); err != nil {
-		return errors.WithMessage(err, "invalid layer source")
+	err := checkPath(source)
+	if err == nil {
+		err = checkID(source)
 	}
-	all := elements(source)
-	if len(all) == 0 {
-		return errors.Errorf("invalid layer source: %q is the root of a volume", source)
+	return errors.WithMessage(err, "invalid layer source")
+}
+
+// checkID refuses a path without a layer's ID. HCS takes the last element as the
+// ID and the rest as the directory of all layers: without an ID it would act on
+// all of them. Of a parent, hcsshim takes the ID too (internal/wclayer, LayerID).
+func checkID(path string) error {
+	rest := path[len(windowsVolume(path)):]
+	if rest == "" || len(rest) == 1 && isSeparator(rest[0]) {
+		return errors.Errorf("%q is the root of a volume", path)
 	}
-	switch last := all[len(all)-1]; last {
+	switch last := rest[strings.LastIndexAny(rest, `\/`)+1:]; last {
 	case "", ".", "..":
-		return errors.Errorf("invalid layer source: last element of %q is %q", source, last)
+		return errors.Errorf("last element of %q is %q", path, last)
 	}
 	return nil
 }

@@ -244,6 +244,8 @@ var mutants = []mutant{
 		old: "	if info, err := os.Lstat(path); err != nil || !info.IsDir() {\n", new: "	if info, err := os.Stat(path); err != nil || !info.IsDir() {\n"},
 	{bug: "an empty last element is accepted", file: "paths.go", run: "Malformed",
 		old: "	case \"\", \".\", \"..\":\n", new: "	case \".\", \"..\":\n"},
+	{bug: "a parent without an ID is accepted", file: "parentpaths.go", run: "GetParentPathsRefuses",
+		old: "	return checkID(path)\n", new: "	return nil\n"},
 
 	// The locks.
 	{bug: "the target is not locked", file: "mounter.go", run: "AtOnce|Processes",
