@@ -334,6 +334,29 @@ func TestATargetIsTheSameInAnyCaseAndByItsShortName(t *testing.T) {
 	}
 }
 
+func TestATargetWhoseLongNameWindowsReadsAsAnotherIsRefused(t *testing.T) {
+	h := newWinHost(t)
+	long := `\\?\` + h.path("a long name of a target ")
+	h.must(os.Mkdir(long, 0o777))
+	short := strings.TrimPrefix(shortPath(t, long), `\\?\`)
+	wantError(t, h.scratch("2").Mount(short), "ends in a dot or a space")
+	h.wantCalls()
+	h.wantNothing()
+}
+
+func TestCaseIsThatOfWindowsWhichComparesUpperCaseLetters(t *testing.T) {
+	for _, same := range [][2]string{{"AZ", "az"}, {"ÄΩЖ", "äωж"}} {
+		if foldCase(same[0]) != foldCase(same[1]) {
+			t.Errorf("%q and %q are not the same", same[0], same[1])
+		}
+	}
+	for _, other := range [][2]string{{"\u212a", "k"}, {"\u212b", "å"}, {"İ", "i"}, {"ı", "I"}, {"ſ", "S"}} {
+		if foldCase(other[0]) == foldCase(other[1]) {
+			t.Errorf("%q and %q are the same", other[0], other[1])
+		}
+	}
+}
+
 func shortPath(t *testing.T, path string) string {
 	t.Helper()
 	pathPtr, err := windows.UTF16PtrFromString(path)

@@ -79,7 +79,7 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, target string) error {
 		return err
 	}
 	defer unlockTarget()
-	if err := mt.clear(ctx, r.TargetKey); err != nil {
+	if err := mt.clear(ctx, r.TargetKey, target); err != nil {
 		return err
 	}
 	err = mt.table.whileBusy(func() (err error) {
@@ -112,8 +112,8 @@ func (m *Mount) layer() (layer, error) {
 
 // clear makes way for a mount at target. A mount that is live is left alone and
 // is an error; what a killed process or a reboot left is unmounted.
-func (mt *mounter) clear(ctx context.Context, target key) error {
-	r, unlock, err := mt.find(ctx, target)
+func (mt *mounter) clear(ctx context.Context, target key, path string) error {
+	r, unlock, err := mt.find(ctx, target, path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -142,8 +142,9 @@ func (mt *mounter) clear(ctx context.Context, target key) error {
 }
 
 // find returns the record of a target, whose lock the caller holds, and locks
-// its layer. The error matches os.ErrNotExist when there is no record.
-func (mt *mounter) find(ctx context.Context, target key) (r record, unlock func(), err error) {
+// its layer. The error matches os.ErrNotExist when there is no record. path is
+// the target as the caller gave it, or "".
+func (mt *mounter) find(ctx context.Context, target key, path string) (r record, unlock func(), err error) {
 	r, err = mt.table.read(target)
 	if errors.Is(err, os.ErrNotExist) {
 		if sweepErr := mt.sweep(ctx, target); sweepErr != nil {
@@ -153,6 +154,10 @@ func (mt *mounter) find(ctx context.Context, target key) (r record, unlock func(
 	}
 	if err != nil {
 		return record{}, nil, err
+	}
+	// Mount may have been given the target through a link or drive that has gone.
+	if given, err := targetKey(r.Target); path != "" && (err != nil || given != target) {
+		r.Target = path
 	}
 	unlock, err = mt.table.lockSource(ctx, r.SourceKey)
 	return r, unlock, err
@@ -291,12 +296,15 @@ func (mt *mounter) unmount(ctx context.Context, path string) (found bool, err er
 	if err != nil {
 		return false, err
 	}
-	if found, err := mt.unmountTarget(ctx, target); found || err != nil {
+	if found, err := mt.unmountTarget(ctx, record{TargetKey: target, Target: path}); found || err != nil {
 		return found, err
 	}
-	source, err := sourceKey(path)
+	source, mounted, err := mt.asSource(ctx, path, target)
 	if err != nil {
 		return false, err
+	}
+	if mounted {
+		return mt.unmount(ctx, path)
 	}
 	targets, err := mt.table.targets(source)
 	if err != nil {
@@ -304,7 +312,7 @@ func (mt *mounter) unmount(ctx context.Context, path string) (found bool, err er
 	}
 	var errs []error
 	for _, at := range targets {
-		one, err := mt.unmountTarget(ctx, at.target)
+		one, err := mt.unmountTarget(ctx, record{TargetKey: at.target, SourceKey: source})
 		found = found || one
 		errs = append(errs, err)
 	}
@@ -314,26 +322,28 @@ func (mt *mounter) unmount(ctx context.Context, path string) (found bool, err er
 	if !isLayer(path) {
 		return false, nil
 	}
-	mounted, err := mt.closeUnknown(ctx, path, source)
+	mounted, err = mt.closeUnknown(ctx, path, source)
 	if !mounted || err != nil {
 		return false, err
 	}
 	return mt.unmount(ctx, path)
 }
 
-func (mt *mounter) unmountTarget(ctx context.Context, target key) (found bool, err error) {
-	if !mt.table.has(target) {
+// unmountTarget unmounts the mount whose target has the key of want, unless it
+// shows another layer than want. A target or layer that want leaves out may be any.
+func (mt *mounter) unmountTarget(ctx context.Context, want record) (found bool, err error) {
+	if !mt.table.has(want.TargetKey) {
 		return false, nil
 	}
 	if err := mt.table.prepare(); err != nil {
 		return false, err
 	}
-	unlockTarget, err := mt.table.lockTarget(ctx, target)
+	unlockTarget, err := mt.table.lockTarget(ctx, want.TargetKey)
 	if err != nil {
 		return false, err
 	}
 	defer unlockTarget()
-	r, unlockSource, err := mt.find(ctx, target)
+	r, unlockSource, err := mt.find(ctx, want.TargetKey, want.Target)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -341,7 +351,40 @@ func (mt *mounter) unmountTarget(ctx context.Context, target key) (found bool, e
 		return false, err
 	}
 	defer unlockSource()
+	if want.SourceKey != "" && want.SourceKey != r.SourceKey {
+		return false, nil // mounted since somebody looked
+	}
 	return true, mt.unmountRecord(r)
+}
+
+// asSource returns the key of the layer whose directory path may be, which is no
+// target, or tells that it has become one.
+func (mt *mounter) asSource(ctx context.Context, path string, target key) (source key, mounted bool, err error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && (info.IsDir() || info.Mode().IsRegular()) {
+		return target, false, nil // which is what sourceKey gives for it
+	}
+	if err != nil {
+		return "", false, errors.Wrapf(err, "failed to resolve %s", path)
+	}
+	if _, err := os.Lstat(mt.table.dir); errors.Is(err, os.ErrNotExist) {
+		return target, false, nil // nothing is mounted, wherever it leads
+	}
+	// A link is followed under the lock of its target: one that Mount makes leads
+	// to a layer too, which other targets may show.
+	if err := mt.table.prepare(); err != nil {
+		return "", false, err
+	}
+	unlock, err := mt.table.lockTarget(ctx, target)
+	if err != nil {
+		return "", false, err
+	}
+	defer unlock()
+	if mt.table.has(target) {
+		return "", true, nil
+	}
+	source, err = sourceKey(path)
+	return source, false, err
 }
 
 // unmountRecord undoes the mount that r records. What it could not undo is in

@@ -455,6 +455,34 @@ func TestATargetThroughALinkIsTheSameTarget(t *testing.T) {
 	h.wantClosed()
 }
 
+func TestATargetIsReachedAlsoWhenTheLinkByWhichItWasMountedHasGone(t *testing.T) {
+	for name, do := range map[string]func(h *host) error{
+		"unmount": func(h *host) error { return h.unmount(h.target("a")) },
+		"mount, after a reboot": func(h *host) error {
+			h.reboot()
+			if err := h.mount(h.scratch("3"), h.target("a")); err != nil {
+				return err
+			}
+			return h.unmount(h.target("a"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			symlink(t, h.path("mnt"), h.path("other"))
+			h.mkdir(h.target("a"))
+			h.mustMount(h.scratch("2"), h.path("other", "a"))
+			if err := os.Remove(h.path("other")); err != nil {
+				t.Fatal(err)
+			}
+			if err := do(h); err != nil {
+				t.Error(err)
+			}
+			h.wantAt(h.target("a"), "directory of []")
+			h.wantClosed()
+		})
+	}
+}
+
 func TestRelativeTargetsAreTakenFromTheWorkingDirectory(t *testing.T) {
 	h := newHost(t)
 	t.Chdir(h.path("mnt"))

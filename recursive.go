@@ -32,7 +32,7 @@ func (mt *mounter) unmountRecursive(ctx context.Context, path string) error {
 		return err
 	}
 	for _, r := range records {
-		_, err := mt.unmountTarget(ctx, r.TargetKey)
+		_, err := mt.unmountTarget(ctx, record{TargetKey: r.TargetKey})
 		errs = append(errs, err)
 	}
 	return stderrors.Join(append(errs, mt.unmountAll(ctx, path))...)

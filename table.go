@@ -155,6 +155,9 @@ func (t table) writePending(r record) error {
 	if err != nil {
 		return err
 	}
+	if _, err := decodeRecord(data); err != nil { // nor could Unmount read it
+		return err
+	}
 	return t.write(t.pendingPath(r.TargetKey), data)
 }
 

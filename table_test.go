@@ -163,6 +163,16 @@ func TestRecordsThatThisPackageWouldNotWriteAreRefused(t *testing.T) {
 	}
 }
 
+func TestARecordThatCouldNotBeReadAgainIsNotWritten(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	r := h.record(h.target("a"))
+	r.Volume = "\xff" // which JSON would turn into U+FFFD
+	wantError(t, h.table.update(r), "failed to record "+r.Target)
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
 func TestWhatAKilledWriterLeftIsSweptAway(t *testing.T) {
 	for _, test := range []struct{ name, data string }{
 		{"a whole record", ""},
@@ -251,6 +261,9 @@ func TestAMarkOfAnotherLayersTargetIsNotBelieved(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.write(h.table.markPath(planted), "")
+	shown := describe(h.target("a"))
+	h.mustUnmount(m.Source)
+	h.wantAt(h.target("a"), shown)
 	h.mustMount(m, h.target("b"))
 	h.wantAt(h.target("b"), "link to "+h.link(m))
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 	"unsafe"
 
 	"github.com/pkg/errors"
@@ -142,7 +143,16 @@ func isBusy(err error) bool {
 
 func sameLink(a, b string) bool { return sameWindowsLink(a, b) }
 
-func foldCase(path string) string { return strings.ToLower(path) }
+// foldCase returns what is equal for paths that differ in case. Windows compares
+// upper-case letters: the Kelvin sign, whose lower case is k, is one of its own.
+func foldCase(path string) string {
+	return strings.Map(func(r rune) rune {
+		if lower := unicode.ToLower(r); unicode.ToUpper(lower) == r {
+			return lower
+		}
+		return r
+	}, path)
+}
 
 // openExisting opens a file or directory and lets everybody else go on with it.
 func openExisting(path string, access, flags uint32) (windows.Handle, error) {

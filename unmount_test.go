@@ -271,6 +271,34 @@ func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) 
 	h.wantClosed()
 }
 
+func TestUnmountOfATargetThatIsMountedMeanwhileLeavesTheLayersOtherTargets(t *testing.T) {
+	h := newHost(t)
+	m := h.scratchMount("2") // read-only: a link to it leads to its directory
+	h.mkdir(m.Source)
+	h.mustMount(m, h.target("b"))
+	shown := describe(h.target("b"))
+	r := h.record(h.target("b"))
+	r.Target = h.target("a")
+	r.TargetKey, _ = targetKey(r.Target)
+	unlock := mustLock(t, h.table.lockTarget, r.TargetKey)
+	symlink(t, r.link(), r.Target)
+	unmounted := make(chan error, 1)
+	go func() { unmounted <- h.unmount(r.Target) }()
+	// It finds no record, and waits before it follows the link.
+	for len(unmounted) == 0 && !isQueued(h.table, "t"+string(r.TargetKey), 2) {
+		runtime.Gosched()
+	}
+	if err := h.table.add(r); err != nil {
+		t.Error(err)
+	}
+	unlock()
+	if err := <-unmounted; err != nil {
+		t.Error(err)
+	}
+	h.wantAt(r.Target, "nothing")
+	h.wantAt(h.target("b"), shown)
+}
+
 func TestATargetThatCannotBeLookedAtIsAnErrorAndKeepsTheRecord(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
