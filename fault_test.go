@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/seed-941ae793/mount/internal/hcsmodel"
@@ -22,6 +23,7 @@ type scenario struct {
 	directory bool // there is an empty directory at a in the beginning
 	base      bool // the layer has no parents
 	foreign   bool // other code opened the layer, without a record
+	refused   bool // and keeps it open
 	prepare   func(h *host, m *Mount)
 	do        func(h *host, m *Mount) error
 }
@@ -60,20 +62,30 @@ var scenarios = []scenario{
 	{name: "unmount one of two targets", prepare: mountedAtBoth, do: unmountA},
 	{name: "unmount by source", directory: true, prepare: mountedAtBoth, do: unmountSource},
 	{name: "unmount after a reboot", directory: true, prepare: stale, do: unmountA},
-	{name: "unmount a layer that other code opened", foreign: true, prepare: func(h *host, m *Mount) {
-		err := stderrors.Join(h.model.ActivateLayer(m.Source), h.model.PrepareLayer(m.Source, []string{`C:\layers\1`}))
-		if err != nil {
-			h.t.Fatal(err)
-		}
-	}, do: unmountSource},
+	{name: "unmount a layer that other code opened", foreign: true, prepare: openedElsewhere, do: unmountSource},
+	{name: "refuse a layer that other code opened", foreign: true, refused: true, prepare: openedElsewhere, do: refusedAtA(errorSharingViolation)},
+	{name: "refuse a base layer that other code opened", base: true, foreign: true, refused: true, prepare: openedElsewhere, do: refusedAtA(errorInvalidParameter)},
 }
 
-func nothing(*host, *Mount)                 {}
-func mountedAtA(h *host, m *Mount)          { h.mustMount(m, h.target("a")) }
-func mountedAtB(h *host, m *Mount)          { h.mustMount(m, h.target("b")) }
-func mountedAtBoth(h *host, m *Mount)       { mountedAtA(h, m); mountedAtB(h, m) }
-func stale(h *host, m *Mount)               { mountedAtA(h, m); h.reboot() }
-func mountAtA(h *host, m *Mount) error      { return h.mount(m, h.target("a")) }
+func nothing(*host, *Mount)           {}
+func mountedAtA(h *host, m *Mount)    { h.mustMount(m, h.target("a")) }
+func mountedAtB(h *host, m *Mount)    { h.mustMount(m, h.target("b")) }
+func mountedAtBoth(h *host, m *Mount) { mountedAtA(h, m); mountedAtB(h, m) }
+func openedElsewhere(h *host, m *Mount) {
+	if err := openElsewhere(h, m); err != nil {
+		h.t.Fatal(err)
+	}
+}
+func stale(h *host, m *Mount)          { mountedAtA(h, m); h.reboot() }
+func mountAtA(h *host, m *Mount) error { return h.mount(m, h.target("a")) }
+func refusedAtA(code syscall.Errno) func(h *host, m *Mount) error {
+	return func(h *host, m *Mount) error {
+		if err := mountAtA(h, m); !stderrors.Is(err, code) {
+			return fmt.Errorf("not refused with 0x%x: %w", uintptr(code), err)
+		}
+		return nil
+	}
+}
 func unmountA(h *host, _ *Mount) error      { return h.unmount(h.target("a")) }
 func unmountSource(h *host, m *Mount) error { return h.unmount(m.Source) }
 
@@ -193,6 +205,9 @@ func TestNoFaultInAnyHCSCallLeaksALayerOrTouchesAFile(t *testing.T) {
 
 					if !scenario.foreign {
 						h.wantNoLeak()
+					}
+					if scenario.refused {
+						h.wantOpen("2")
 					}
 					// What failed without a record of more to undo has undone all.
 					if !died && err != nil && strings.HasPrefix(scenario.name, "mount") && len(h.records()) == records {

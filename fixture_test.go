@@ -17,10 +17,7 @@ import (
 	"github.com/seed-941ae793/mount/internal/hcsmodel"
 )
 
-const (
-	errorSharingViolation = syscall.Errno(0x20)
-	errorGenFailure       = syscall.Errno(0x1f)
-)
+const errorGenFailure = syscall.Errno(0x1f)
 
 // host is a machine for tests: a directory with layers, a mount table and
 // places to mount at, and a model of HCS.
@@ -260,6 +257,15 @@ func (h *host) wantCalls(want ...string) {
 	if got != strings.Join(want, "\n") {
 		h.t.Errorf("calls:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
 	}
+}
+
+// failOpening is failNext for the calls that open a layer, but not for the one
+// before them, which asks whether it is open.
+func (h *host) failOpening(name hcsmodel.Call, codes ...syscall.Errno) {
+	if name == hcsmodel.MountPath {
+		codes = append([]syscall.Errno{errorNotReady}, codes...)
+	}
+	h.failNext(name, codes...)
 }
 
 // failNext makes the next calls of that name fail with codes, one each, before

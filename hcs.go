@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/pkg/errors"
@@ -32,6 +33,7 @@ const (
 	errorFileNotFound       = syscall.Errno(2)
 	errorPathNotFound       = syscall.Errno(3)
 	errorNotReady           = syscall.Errno(21)
+	errorSharingViolation   = syscall.Errno(32)
 	errorDevNotExist        = syscall.Errno(55)
 	errorInvalidParameter   = syscall.Errno(87)
 	errorDeviceNotConnected = syscall.Errno(1167)
@@ -39,9 +41,18 @@ const (
 	errorFilterNotFound     = syscall.Errno(0x801f0015) // ERROR_FLT_INSTANCE_NOT_FOUND
 )
 
+// scratchDisk is in the directory of a writable layer, and of no other.
+const scratchDisk = "sandbox.vhdx"
+
 // openLayer activates and prepares a layer and returns its mount path. A
 // failure leaves the layer as it was, unless the error is a leftOpen.
 func (mt *mounter) openLayer(ctx context.Context, l layer) (path string, err error) {
+	// ActivateLayer may let a layer pass that other code has open, and PrepareLayer
+	// then refuses it. To undo the one would close the layer for the other. Only a
+	// layer that is active has a volume; whatever else this answers, they decide.
+	if path, err := mt.mountPath(l.source); err == nil && isVolume(path) {
+		return "", errors.Wrapf(errorSharingViolation, "failed to open layer %s: it is open already, as %s", l.source, path)
+	}
 	err = mt.retry(ctx, func() error {
 		path, err = mt.tryOpen(l)
 		return err
@@ -63,6 +74,10 @@ func (mt *mounter) tryOpen(l layer) (path string, err error) {
 	}
 	if err := mt.hcs.PrepareLayer(l.source, l.parents); err != nil {
 		err = errors.Wrapf(err, "failed to prepare layer %s", l.source)
+		if isAny(err, errorInvalidParameter) && isReadOnly(l.source) {
+			// Somebody else has it prepared, perhaps; to activate it did nothing.
+			return "", err
+		}
 		return "", undone(err, mt.deactivate(l.source))
 	}
 	path, err = mt.mountPath(l.source)
@@ -80,6 +95,18 @@ func (mt *mounter) mountPath(source string) (string, error) {
 		path = source
 	}
 	return path, errors.Wrapf(err, "failed to get mount path of layer %s", source)
+}
+
+// isVolume tells whether a mount path is a volume, `\\?\Volume{GUID}`, and not the
+// directory of the layer.
+func isVolume(path string) bool {
+	return strings.HasPrefix(path[strings.LastIndexAny(path, `\/`)+1:], "Volume{")
+}
+
+// isReadOnly tells whether a layer has no scratch disk.
+func isReadOnly(source string) bool {
+	_, err := os.Lstat(filepath.Join(source, scratchDisk))
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // closeLayer unprepares and deactivates a layer. It is an error only when the
@@ -148,7 +175,7 @@ func isLayer(path string) bool {
 	if info, err := os.Lstat(path); err != nil || !info.IsDir() {
 		return false
 	}
-	for _, name := range []string{"sandbox.vhdx", "layerchain.json", "Files"} {
+	for _, name := range []string{scratchDisk, "layerchain.json", "Files"} {
 		if _, err := os.Lstat(filepath.Join(path, name)); err == nil {
 			return true
 		}

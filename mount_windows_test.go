@@ -149,7 +149,7 @@ func needLinks(t *testing.T) {
 }
 
 var (
-	winOpen  = []string{"ActivateLayer 2", "PrepareLayer 2 [1 0]", "GetLayerMountPath 2"}
+	winOpen  = []string{"GetLayerMountPath 2", "ActivateLayer 2", "PrepareLayer 2 [1 0]", "GetLayerMountPath 2"}
 	winClose = []string{"UnprepareLayer 2", "DeactivateLayer 2"}
 )
 
@@ -209,15 +209,15 @@ func TestAnHRESULTIsReturnedAsItsCodeAndTheMountIsUndone(t *testing.T) {
 		text string
 		want []string
 	}{
-		{"ActivateLayer", windows.ERROR_SHARING_VIOLATION, "failed to activate layer", winOpen[:1]},
-		{"PrepareLayer", windows.ERROR_INVALID_PARAMETER, "failed to prepare layer", calls(winOpen[:2], winClose[1:])},
-		{"PrepareLayer", 0xC0370106, "failed to prepare layer", calls(winOpen[:2], winClose[1:])},
+		{"ActivateLayer", windows.ERROR_SHARING_VIOLATION, "failed to activate layer", winOpen[:2]},
+		{"PrepareLayer", windows.ERROR_INVALID_PARAMETER, "failed to prepare layer", calls(winOpen[:3], winClose[1:])},
+		{"PrepareLayer", 0xC0370106, "failed to prepare layer", calls(winOpen[:3], winClose[1:])},
 		{"GetLayerMountPath", windows.ERROR_SHARING_VIOLATION, "failed to get mount path of layer", calls(winOpen, winClose)},
 	} {
 		t.Run(fmt.Sprintf("%s 0x%x", test.call, uint32(test.code)), func(t *testing.T) {
 			h := newWinHost(t)
 			h.must(os.Mkdir(h.path("target"), 0o777))
-			h.faults(fmt.Sprintf("%s 0x%x 1", test.call, uint32(test.code)))
+			h.faults(fmt.Sprintf("%s 0x%x 2", test.call, uint32(test.code))) // 2: GetLayerMountPath also comes before the others
 			err := h.scratch("2").Mount(h.path("target"))
 			wantError(t, err, test.text+" "+h.layer("2"), test.code)
 			wantHcsError(t, err)
@@ -257,14 +257,14 @@ func TestTransientHRESULTsAreTriedAgain(t *testing.T) {
 	h := newWinHost(t)
 	h.faults("ActivateLayer 0x15 1", "PrepareLayer 0x48f 1")
 	h.must(h.scratch("2").Mount(h.path("target")))
-	h.wantCalls(calls(winOpen[:1], winClose[1:], winOpen[:2], winClose[1:], winOpen)...)
+	h.wantCalls(calls(winOpen[:2], winClose[1:], winOpen[1:3], winClose[1:], winOpen[1:])...)
 }
 
 func TestALayerAtTwoTargetsIsOpenedOnceThroughTheDLL(t *testing.T) {
 	h := newWinHost(t)
 	h.must(h.scratch("2").Mount(h.path("target")))
 	h.must(h.scratch("2").Mount(h.path("second")))
-	h.wantCalls(calls(winOpen, winOpen[2:])...)
+	h.wantCalls(calls(winOpen, winOpen[:1])...)
 	h.must(Unmount(h.path("target"), 0))
 	h.wantCalls()
 	h.must(Unmount(h.path("second"), 0))
@@ -290,16 +290,20 @@ func TestAProcessKilledInAnyCallIsCleanedUpAfter(t *testing.T) {
 		if task == "unmount" {
 			steps = winClose
 		}
-		for _, call := range steps {
+		for at, call := range steps {
 			for _, when := range []string{"kill-before", "kill-after"} {
 				name := strings.Fields(call)[0]
-				t.Run(name+" "+when, func(t *testing.T) {
+				plan := []string{name + " " + when + " 1"}
+				if at > 0 && name == "GetLayerMountPath" { // not the one before, which asks whether the layer is open
+					plan = append([]string{name + " 0x15 1"}, plan...)
+				}
+				t.Run(fmt.Sprintf("%d %s %s", at, name, when), func(t *testing.T) {
 					h := newWinHost(t)
 					h.must(os.Mkdir(h.path("target"), 0o777))
 					if task == "unmount" {
 						h.must(h.scratch("2").Mount(h.path("target")))
 					}
-					h.faults(name + " " + when + " 1")
+					h.faults(plan...)
 					child := exec.Command(os.Args[0])
 					child.Env = append(os.Environ(), childMount+"="+task, childDir+"="+h.dir)
 					if out, err := child.CombinedOutput(); err == nil || len(out) != 0 {
@@ -376,7 +380,7 @@ func TestALayerIsTheSameInAnyCaseAndByItsShortName(t *testing.T) {
 	upper := h.scratch("2")
 	upper.Source = filepath.Join(shortPath(t, strings.ToUpper(h.path("layers"))), "2")
 	h.must(upper.Mount(h.path("second")))
-	h.wantCalls(calls(winOpen, winOpen[2:])...)
+	h.wantCalls(calls(winOpen, winOpen[:1])...)
 	h.must(Unmount(upper.Source, 0))
 	h.wantNothing()
 }
@@ -589,22 +593,37 @@ func TestTheRealHCSShowsALayerAndTakesItAway(t *testing.T) {
 }
 
 func TestTheRealHCSKeepsALayerThatOtherCodeOpened(t *testing.T) {
-	m := realLayer(t)
-	if err := SetTableDir(filepath.Join(t.TempDir(), "table")); err != nil {
-		t.Fatal(err)
-	}
-	home, id := splitLayer(m.Source)
-	if err := hcsshim.ActivateLayer(home, id); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Mount(filepath.Join(t.TempDir(), "target")); err == nil {
-		t.Error("mounted a layer that was open")
-	}
-	if _, err := hcsshim.GetLayerMountPath(home, id); err != nil {
-		t.Errorf("the layer was closed: %v", err)
-	}
-	if err := Unmount(m.Source, 0); err != nil {
-		t.Errorf("closing the layer: %v", err)
+	for _, prepared := range []bool{false, true} {
+		t.Run(fmt.Sprintf("prepared %t", prepared), func(t *testing.T) {
+			m := realLayer(t)
+			if err := SetTableDir(filepath.Join(t.TempDir(), "table")); err != nil {
+				t.Fatal(err)
+			}
+			home, id := splitLayer(m.Source)
+			if err := hcsshim.ActivateLayer(home, id); err != nil {
+				t.Fatal(err)
+			}
+			if prepared {
+				parents, err := m.GetParentPaths()
+				if err == nil {
+					err = hcsshim.PrepareLayer(home, id, parents)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantError(t, m.Mount(filepath.Join(t.TempDir(), "target")), "it is open already", windows.ERROR_SHARING_VIOLATION)
+			volume, err := hcsshim.GetLayerMountPath(home, id)
+			if err != nil {
+				t.Errorf("the layer was closed: %v", err)
+			}
+			if _, err := os.Stat(filepath.Join(volume+`\`, "Windows", "System32")); prepared && err != nil {
+				t.Errorf("the layer does not show its parents any more: %v", err)
+			}
+			if err := Unmount(m.Source, 0); err != nil {
+				t.Errorf("closing the layer: %v", err)
+			}
+		})
 	}
 }
 

@@ -15,7 +15,10 @@ import (
 	"github.com/seed-941ae793/mount/internal/hcsmodel"
 )
 
+// openCalls are those that open layer 2, when it is closed: the first asks whether
+// it is, the others are tried again.
 var openCalls = []string{
+	"GetLayerMountPath 2",
 	"ActivateLayer 2",
 	`PrepareLayer 2 [C:\layers\1 C:\layers\0]`,
 	"GetLayerMountPath 2",
@@ -192,7 +195,7 @@ func TestAfterARebootASecondTargetOpensTheLayerAgain(t *testing.T) {
 	h.reboot()
 	h.model.ResetCalls()
 	h.mustMount(m, h.target("b"))
-	volume := openCalls[2:]
+	volume := openCalls[:1]
 	h.wantCalls(calls(volume, volume, volume, volume, volume, openCalls)...) // asked five times
 	h.mustUnmount(h.target("a"))
 	h.wantOpen("2")
@@ -202,8 +205,8 @@ func TestAfterARebootASecondTargetOpensTheLayerAgain(t *testing.T) {
 
 func TestALiveMountIsKeptWhileHCSCannotTellThatItIsOpen(t *testing.T) {
 	for name, layer := range map[string]func(*host) *Mount{
-		"scratch":    func(h *host) *Mount { return h.scratch("2") },
-		"base layer": func(h *host) *Mount { return h.base("2") },
+		"scratch":    scratch2,
+		"base layer": base2,
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -255,18 +258,44 @@ func TestNothingIsTouchedWhileNobodyCanTellWhetherALayerIsOpen(t *testing.T) {
 }
 
 func TestALayerThatIsOpenElsewhereIsLeftOpen(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	if err := h.model.ActivateLayer(m.Source); err != nil {
-		t.Fatal(err)
+	for _, test := range []struct {
+		name  string
+		layer func(h *host) *Mount
+		open  func(h *host, m *Mount) error
+		want  []string
+		code  syscall.Errno
+	}{
+		{"active", scratch2, func(h *host, m *Mount) error { return h.model.ActivateLayer(m.Source) }, openCalls[:1], errorSharingViolation},
+		{"active, which HCS does not tell", scratch2, func(h *host, m *Mount) error {
+			h.failNext(hcsmodel.MountPath, errorNotReady)
+			return h.model.ActivateLayer(m.Source)
+		}, openCalls[:2], errorSharingViolation},
+		{"prepared", scratch2, openElsewhere, openCalls[:1], errorSharingViolation},
+		{"read-only", base2, openElsewhere, []string{"GetLayerMountPath 2", "ActivateLayer 2", "PrepareLayer 2 []"}, errorInvalidParameter},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHost(t)
+			m := test.layer(h)
+			if err := test.open(h, m); err != nil {
+				t.Fatal(err)
+			}
+			h.model.ResetCalls()
+			wantError(t, h.mount(m, h.target("a")), "layer "+m.Source, test.code)
+			h.wantCalls(test.want...)
+			h.wantOpen("2")
+			if len(h.records()) != 0 {
+				t.Error("a record is left")
+			}
+		})
 	}
-	h.model.ResetCalls()
-	wantError(t, h.mount(m, h.target("a")), "failed to activate layer "+m.Source, errorSharingViolation)
-	h.wantCalls("ActivateLayer 2")
-	h.wantOpen("2")
-	if len(h.records()) != 0 {
-		t.Error("a record is left")
-	}
+}
+
+func scratch2(h *host) *Mount { return h.scratch("2") }
+func base2(h *host) *Mount    { return h.base("2") }
+
+// openElsewhere opens a layer as other code does, without a record.
+func openElsewhere(h *host, m *Mount) error {
+	return stderrors.Join(h.model.ActivateLayer(m.Source), h.model.PrepareLayer(m.Source, []string{`C:\layers\1`}))
 }
 
 func TestATransientErrorIsTriedAgain(t *testing.T) {
@@ -274,26 +303,26 @@ func TestATransientErrorIsTriedAgain(t *testing.T) {
 		call hcsmodel.Call
 		want [][]string // calls of a failed attempt
 	}{
-		{hcsmodel.Activate, [][]string{openCalls[:1], closeCalls[1:]}},
-		{hcsmodel.Prepare, [][]string{openCalls[:2], closeCalls[1:]}},
-		{hcsmodel.MountPath, [][]string{openCalls, closeCalls}},
+		{hcsmodel.Activate, [][]string{openCalls[1:2], closeCalls[1:]}},
+		{hcsmodel.Prepare, [][]string{openCalls[1:3], closeCalls[1:]}},
+		{hcsmodel.MountPath, [][]string{openCalls[1:], closeCalls}},
 	} {
 		t.Run(string(test.call), func(t *testing.T) {
 			h := newHost(t)
-			h.failNext(test.call, errorNotReady, errorDeviceNotConnected, errorNotReady, errorNotReady)
+			h.failOpening(test.call, errorNotReady, errorDeviceNotConnected, errorNotReady, errorNotReady)
 			h.mustMount(h.scratch("2"), h.target("a"))
 			failed := calls(test.want...)
-			h.wantCalls(calls(failed, failed, failed, failed, openCalls)...)
+			h.wantCalls(calls(openCalls[:1], failed, failed, failed, failed, openCalls[1:])...)
 			if h.pauses != 4 {
 				t.Errorf("%d pauses, want 4", h.pauses)
 			}
 		})
 		t.Run(string(test.call)+" five times in all", func(t *testing.T) {
 			h := newHost(t)
-			h.failNext(test.call, errorNotReady, errorNotReady, errorNotReady, errorNotReady, errorDeviceNotConnected)
+			h.failOpening(test.call, errorNotReady, errorNotReady, errorNotReady, errorNotReady, errorDeviceNotConnected)
 			wantError(t, h.mount(h.scratch("2"), h.target("a")), "layer "+h.path("layers", "2"), errorDeviceNotConnected)
 			failed := calls(test.want...)
-			h.wantCalls(calls(failed, failed, failed, failed, failed)...)
+			h.wantCalls(calls(openCalls[:1], failed, failed, failed, failed, failed)...)
 			if h.pauses != 4 {
 				t.Errorf("%d pauses, want 4", h.pauses)
 			}
@@ -313,13 +342,15 @@ func TestATransientErrorIsTriedAgain(t *testing.T) {
 
 func TestOtherErrorsAreFinal(t *testing.T) {
 	for _, call := range []hcsmodel.Call{hcsmodel.Activate, hcsmodel.Prepare, hcsmodel.MountPath} {
-		h := newHost(t)
-		h.failNext(call, errorSharingViolation)
-		wantError(t, h.mount(h.scratch("2"), h.target("a")), "layer "+h.path("layers", "2"), errorSharingViolation)
-		if h.pauses != 0 {
-			t.Errorf("%s: %d pauses", call, h.pauses)
+		for _, code := range []syscall.Errno{errorSharingViolation, errorInvalidParameter} {
+			h := newHost(t)
+			h.failOpening(call, code)
+			wantError(t, h.mount(h.scratch("2"), h.target("a")), "layer "+h.path("layers", "2"), code)
+			if h.pauses != 0 {
+				t.Errorf("%s: %d pauses", call, h.pauses)
+			}
+			h.wantClosed()
 		}
-		h.wantClosed()
 	}
 }
 

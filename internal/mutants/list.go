@@ -29,11 +29,12 @@ var mutants = []mutant{
 	return mt.table.whileBusy(r.hide)
 `},
 	{bug: "a failed Prepare leaves the layer active", file: "hcs.go", run: "NoFault",
-		old: `		err = errors.Wrapf(err, "failed to prepare layer %s", l.source)
-		return "", undone(err, mt.deactivate(l.source))
-`,
-		new: `		return "", errors.Wrapf(err, "failed to prepare layer %s", l.source)
-`},
+		old: `		return "", undone(err, mt.deactivate(l.source))
+	}
+	path, err = mt.mountPath`,
+		new: `		return "", err
+	}
+	path, err = mt.mountPath`},
 	{bug: "a failed GetLayerMountPath leaves the layer open", file: "hcs.go", run: "NoFault",
 		old: `		return "", undone(err, mt.closeLayer(l.source))
 `,
@@ -262,6 +263,12 @@ var mutants = []mutant{
 		old: "	if mt.table.has(target) {\n		return \"\", true, nil\n	}\n", new: ""},
 	{bug: "a mark of another layer is believed", file: "mounter.go", run: "NotBelieved",
 		old: "	if want.SourceKey != \"\" && want", new: "	if want.SourceKey == \"-\" && want"},
+	{bug: "a layer that other code has open is activated", file: "hcs.go", run: "OpenElsewhere",
+		old: "err == nil && isVolume(path) {", new: "err == nil && isVolume(path) && false {"},
+	{bug: "the undo closes a read-only layer that other code has prepared", file: "hcs.go", run: "OpenElsewhere",
+		old: "isAny(err, errorInvalidParameter) && isReadOnly(l.source) {", new: "isAny(err, errorInvalidParameter) && false {"},
+	{bug: "a scratch stays active when it is refused", file: "hcs.go", run: "OtherErrors",
+		old: "isAny(err, errorInvalidParameter) && isReadOnly(l.source) {", new: "isAny(err, errorInvalidParameter) {"},
 	{bug: "goroutines wait for the file lock", file: "lock.go", run: "NoThread|ThatWait|EndsWithTheContext",
 		old: "	leave, err := queue(ctx, t.dir+name)\n", new: "	leave, err := func() {}, ctx.Err()\n"},
 	{bug: "processes do not wait", file: "table_unix.go", run: "Processes|TooLate",
