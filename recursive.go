@@ -12,9 +12,13 @@ import (
 )
 
 // UnmountRecursive unmounts every mount whose target is mount or below it, the
-// deepest first, and then what UnmountAll would. It reads the whole mount table.
-// It goes on after a failure, and returns all errors, which are those of
-// [Unmount].
+// deepest first, and then what UnmountAll would. It is nil for "", and flags are
+// not used.
+//
+// It reads the whole mount table, and waits for no Mount or Unmount elsewhere. It
+// goes on after a failure and returns all errors, which are those of [Unmount]. A
+// damaged record elsewhere is none of them: nobody can tell its target, for which
+// Mount and Unmount report it.
 func UnmountRecursive(mount string, flags int) error {
 	mt, err := newMounter()
 	if err != nil {
@@ -27,9 +31,15 @@ func (mt *mounter) unmountRecursive(ctx context.Context, path string) error {
 	if path == "" {
 		return nil
 	}
-	records, errs, err := mt.below(ctx, path)
+	records, unread, err := mt.below(path)
 	if err != nil {
 		return err
+	}
+	var errs []error
+	for _, err := range unread {
+		if !errors.Is(err, errDamaged) {
+			errs = append(errs, err)
+		}
 	}
 	for _, r := range records {
 		_, err := mt.unmountTarget(ctx, record{TargetKey: r.TargetKey})
@@ -39,26 +49,28 @@ func (mt *mounter) unmountRecursive(ctx context.Context, path string) error {
 }
 
 // below returns the records of the mounts below dir, the deepest first, and an
-// error for each record that cannot be read.
-func (mt *mounter) below(ctx context.Context, dir string) (records []record, failed []error, err error) {
+// error for each file of the table that cannot be read as a record. It takes no
+// lock, so as not to wait for what goes on at other targets: a record is written
+// whole.
+func (mt *mounter) below(dir string) (records []record, unread []error, err error) {
 	dir, err = absolute(dir)
 	if err != nil {
 		return nil, nil, errors.WithMessage(err, "failed to look for mounts")
 	}
-	keys, err := mt.table.list()
+	keys, unread, err := mt.table.list()
 	if err != nil || len(keys) == 0 {
-		return nil, nil, err
+		return nil, unread, err
 	}
 	if err := mt.table.prepare(); err != nil {
 		return nil, nil, err
 	}
 	for _, target := range keys {
-		r, err := mt.peek(ctx, target)
+		r, err := mt.table.peek(target)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			failed = append(failed, err)
+			unread = append(unread, err)
 			continue
 		}
 		if isBelow(r.Target, dir) {
@@ -66,21 +78,7 @@ func (mt *mounter) below(ctx context.Context, dir string) (records []record, fai
 		}
 	}
 	sort.Slice(records, func(i, j int) bool { return len(records[i].Target) > len(records[j].Target) })
-	return records, failed, nil
-}
-
-// peek returns the record of a target, or else the pending one.
-func (mt *mounter) peek(ctx context.Context, target key) (record, error) {
-	unlock, err := mt.table.lockTarget(ctx, target)
-	if err != nil {
-		return record{}, err
-	}
-	defer unlock()
-	r, err := mt.table.read(target)
-	if errors.Is(err, os.ErrNotExist) {
-		return mt.table.readPending(target)
-	}
-	return r, err
+	return records, unread, nil
 }
 
 // isBelow tells whether path is below dir, as they are written or as the system

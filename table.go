@@ -20,8 +20,8 @@ import (
 // <target> and <source> are the keys of the paths. The empty file is there before
 // the record and removed after it, so that a record is found by target and by
 // source. Its name gets the suffix ".closing" before the layer is closed.
-// A record is read under the lock of its target or of its layer, and written
-// under both.
+// A record is written under the locks of its target and of its layer, and read
+// under one of the two, or by peek.
 type table struct {
 	dir string
 	// pause comes before anything that failed for an instant is tried again, in
@@ -104,6 +104,21 @@ func (t table) readPending(target key) (record, error) {
 		return record{}, errors.Wrap(err, "mount table")
 	}
 	return record{}, errors.WithStack(os.ErrNotExist)
+}
+
+// peek returns the record of a target, or else the pending one, without a lock. A
+// pending one that is not whole is being written, or else nothing had been done
+// when its process was killed.
+func (t table) peek(target key) (record, error) {
+	r, err := t.read(target)
+	if !errors.Is(err, os.ErrNotExist) {
+		return r, err
+	}
+	r, err = t.readRecord(t.pendingPath(target), target)
+	if errors.Is(err, errDamaged) {
+		return record{}, errors.WithStack(os.ErrNotExist)
+	}
+	return r, err
 }
 
 func (t table) readRecord(path string, target key) (record, error) {
@@ -204,23 +219,25 @@ func (t table) drop(r record) error {
 	return errors.Wrapf(err, "mount table: failed to forget %s", r.Target)
 }
 
-// list returns the keys of all targets that have a record, or a pending one.
-func (t table) list() ([]key, error) {
+// list returns the keys of all targets that have a record, or a pending one, and
+// an errDamaged for each file that is neither.
+func (t table) list() (keys []key, foreign []error, err error) {
 	entries, err := t.readDir(filepath.Join(t.dir, "mounts"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, errors.Wrap(err, "mount table")
+		return nil, nil, errors.Wrap(err, "mount table")
 	}
-	var keys []key
 	for _, entry := range entries { // in order of their names, so that a key's two follow each other
 		target := key(strings.TrimSuffix(entry.Name(), filepath.Ext(entry.Name())))
 		if !target.valid() {
-			return nil, errors.Errorf("mount table: foreign file %s", filepath.Join(t.dir, "mounts", entry.Name()))
+			path := filepath.Join(t.dir, "mounts", entry.Name())
+			foreign = append(foreign, errors.WithStack(fmt.Errorf("mount table: %w %s: not as this package names it", errDamaged, path)))
+			continue
 		}
 		if len(keys) == 0 || keys[len(keys)-1] != target {
 			keys = append(keys, target)
 		}
 	}
-	return keys, nil
+	return keys, foreign, nil
 }
 
 // setClosing remembers that a record's layer is about to be closed. Should the

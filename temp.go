@@ -175,7 +175,7 @@ func (mt *mounter) removeTemp(root string) error {
 }
 
 func (mt *mounter) cleanupTempMounts(ctx context.Context) ([]error, error) {
-	records, failed, err := mt.below(ctx, getTempLocation())
+	records, failed, err := mt.below(getTempLocation())
 	if err != nil {
 		return nil, err
 	}

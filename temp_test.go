@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -225,9 +226,31 @@ func TestCleanupTempMountsReportsWhatItCannotRead(t *testing.T) {
 	wantError(t, failed[0], "damaged record "+path)
 	h.wantAt(h.target("1"), "nothing")
 
-	h.write(h.path("table", "mounts", "note.txt"), "mine")
-	_, err = h.cleanupTempMounts(context.Background())
-	wantError(t, err, "foreign file")
+	foreign := h.path("table", "mounts", "note.txt")
+	h.write(foreign, "mine")
+	failed, err = h.cleanupTempMounts(context.Background())
+	if err != nil || len(failed) != 2 {
+		t.Fatalf("%q, %v", failed, err)
+	}
+	wantError(t, stderrors.Join(failed...), "damaged record "+foreign)
+	wantError(t, stderrors.Join(failed...), "damaged record "+path)
+}
+
+func TestCleanupTempMountsDropsAPendingRecord(t *testing.T) {
+	h := tempHost(t)
+	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
+	r := h.record(h.target("a"))
+	h.reboot()
+	err := stderrors.Join(os.Remove(r.Target), os.Mkdir(r.Target, 0o777), // as Unmount does before it drops the record
+		os.Rename(h.table.recordPath(r.TargetKey), h.table.pendingPath(r.TargetKey)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
+		t.Fatal(failed, err)
+	}
+	h.wantAt(h.path("mnt"), "directory of []")
+	h.wantClosed()
 }
 
 func TestCleanupTempMountsIsNilWithoutATable(t *testing.T) {
@@ -288,6 +311,71 @@ func TestUnmountRecursiveGoesOnAfterAFailure(t *testing.T) {
 	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
 	wantError(t, h.unmountRecursive(context.Background(), h.path("mnt")), "failed to deactivate", errorSharingViolation)
 	h.wantOpen("3")
+}
+
+func TestUnmountRecursiveDoesNotWaitForOtherTargets(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
+	h.mustMount(h.scratch("3"), h.target("b"))
+	other := h.record(h.target("b"))
+	defer mustLock(t, h.table.lockTarget, other.TargetKey)()
+	defer mustLock(t, h.table.lockSource, other.SourceKey)()
+	done := make(chan error, 1)
+	go func() { done <- h.unmountRecursive(context.Background(), h.target("a")) }()
+	for len(done) == 0 && !isQueued(h.table, "t"+string(other.TargetKey), 2) {
+		runtime.Gosched()
+	}
+	if len(done) == 0 {
+		t.Fatal("it waits for another target")
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	h.wantAt(h.target("a"), "directory of []")
+}
+
+func TestUnmountRecursiveIsNotDisturbedByADamagedRecordElsewhere(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.mustMount(h.scratch("3"), h.target("b"))
+	damaged := h.table.recordPath(h.record(h.target("b")).TargetKey)
+	h.write(damaged, "torn")
+	h.write(h.path("table", "mounts", "note.txt"), "mine")
+	for _, path := range []string{h.target("a"), h.target("none")} {
+		if err := h.unmountRecursive(context.Background(), path); err != nil {
+			t.Error(err)
+		}
+	}
+	h.wantAt(h.target("a"), "nothing")
+	wantError(t, h.unmountRecursive(context.Background(), h.target("b")), "damaged record "+damaged)
+}
+
+func TestUnmountRecursiveReportsARecordThatItCannotRead(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.mustMount(h.scratch("3"), h.target("b"))
+	path := h.table.recordPath(h.record(h.target("b")).TargetKey)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	symlink(t, path, path)
+	wantError(t, h.unmountRecursive(context.Background(), h.target("a")), path, syscall.ELOOP)
+	h.wantAt(h.target("a"), "nothing")
+}
+
+func TestARecordThatIsBeingWrittenIsNoDamagedOne(t *testing.T) {
+	h := tempHost(t)
+	if err := h.table.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range []string{"", `{"target":"/`} {
+		pending := h.table.pendingPath(keyOf(data))
+		h.write(pending, data)
+		if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
+			t.Error(failed, err)
+		}
+		h.wantAt(pending, "file: "+data)
+	}
 }
 
 func TestOptionsAreChangedInACopy(t *testing.T) {
