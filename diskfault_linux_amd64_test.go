@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,6 +31,7 @@ func TestNoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 					m := scenario.host(h)
 					scenario.prepare(h, m)
 					layers := tree(t, h.path("layers"))
+					table := h.tableFiles()
 
 					child := startChild(t, scenario, h.dir)
 					changes, cured := 0, false
@@ -54,6 +56,11 @@ func TestNoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 					}
 					if !scenario.foreign {
 						h.wantNoLeak()
+					}
+					if child.status != 0 && strings.HasPrefix(scenario.name, "mount") && !fault.onward && scenario.name != "mount over a stale link" {
+						if after := h.tableFiles(); !reflect.DeepEqual(after, table) {
+							t.Errorf("the failed mount left the table with %q, where there was %q", after, table)
+						}
 					}
 					scenario.wantRecovered(h, m)
 					if after := tree(t, h.path("layers")); after != layers {

@@ -201,11 +201,19 @@ func (h *host) wantOpen(names ...string) {
 func (h *host) wantClosed() {
 	h.t.Helper()
 	h.wantOpen()
-	for _, pattern := range []string{"mounts/*", "layers/*"} {
-		if left, _ := filepath.Glob(h.path("table", pattern)); len(left) != 0 {
-			h.t.Errorf("left in the table: %q", left)
-		}
+	if left := h.tableFiles(); len(left) != 0 {
+		h.t.Errorf("left in the table: %q", left)
 	}
+}
+
+// tableFiles returns all that is in the table but locks.
+func (h *host) tableFiles() []string {
+	var all []string
+	for _, pattern := range []string{"mounts/*", "layers/*", "layers/*/*"} {
+		files, _ := filepath.Glob(h.path("table", pattern))
+		all = append(all, files...)
+	}
+	return all
 }
 
 // wantAt fails the test unless what describe tells of path is want.

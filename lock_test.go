@@ -188,7 +188,12 @@ func TestGoroutinesThatWaitForALockKeepNoThreadWaiting(t *testing.T) {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			mustLock(t, table.lockTarget, keyOf("a"))()
+			unlock, err := table.lockTarget(context.Background(), keyOf("a"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			unlock()
 		}()
 	}
 	awaitQueue(table, "t"+string(keyOf("a")), 1+goroutines)

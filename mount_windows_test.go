@@ -371,7 +371,18 @@ func shortPath(t *testing.T, path string) string {
 	if _, err := windows.GetShortPathName(pathPtr, &buf[0], uint32(len(buf))); err != nil {
 		t.Fatal(err)
 	}
-	return windows.UTF16ToString(buf)
+	short := windows.UTF16ToString(buf)
+	if strings.EqualFold(short, path) {
+		t.Skipf("the volume of %s keeps no 8.3 names", path)
+	}
+	return short
+}
+
+func TestATargetBelowAFileIsRefusedBeforeHCSIsCalled(t *testing.T) {
+	h := newWinHost(t)
+	h.must(os.WriteFile(h.path("file"), nil, 0o666))
+	wantError(t, h.scratch("2").Mount(h.path(`file\a`)), "its parent is not a directory")
+	h.wantCalls()
 }
 
 func TestALayerIsTheSameInAnyCaseAndByItsShortName(t *testing.T) {

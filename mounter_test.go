@@ -715,24 +715,51 @@ func TestATableThatIsSwappedForALinkIsNotFollowed(t *testing.T) {
 	h.wantOpen("2")
 }
 
-func TestACancelledContextEndsTheWaitForALayer(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
-	r := h.record(h.target("a"))
-	unlock := mustLock(t, h.table.lockSource, r.SourceKey)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	wantError(t, h.mounter.mount(ctx, m, h.target("b")), "", context.Canceled)
-	_, err := h.mounter.unmount(ctx, h.target("a"))
-	wantError(t, err, "", context.Canceled)
-	_, err = h.lookup(ctx, h.target("a"))
-	if err != nil { // there may or may not have been a need to wait
-		wantError(t, err, "", context.Canceled)
+func TestACancelledContextEndsTheWaitForALayerOrTarget(t *testing.T) {
+	for name, do := range map[string]func(ctx context.Context, h *host, m *Mount) error{
+		"mount": func(ctx context.Context, h *host, m *Mount) error { return h.mounter.mount(ctx, m, h.target("b")) },
+		"unmount": func(ctx context.Context, h *host, _ *Mount) error {
+			_, err := h.mounter.unmount(ctx, h.target("a"))
+			return err
+		},
+		"lookup": func(ctx context.Context, h *host, _ *Mount) error { _, err := h.lookup(ctx, h.target("a")); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			m := h.scratch("2")
+			h.mustMount(m, h.target("a"))
+			r := h.record(h.target("a"))
+			kind, lock, k := "s", h.table.lockSource, r.SourceKey
+			if name == "lookup" {
+				kind, lock, k = "t", h.table.lockTarget, r.TargetKey
+			}
+			unlock := mustLock(t, lock, k)
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- do(ctx, h, m) }()
+			awaitQueue(h.table, kind+string(k), 2)
+			cancel()
+			wantError(t, <-done, "", context.Canceled)
+			unlock()
+			h.mustUnmount(h.target("a"))
+			h.wantClosed()
+		})
 	}
-	unlock()
-	h.mustUnmount(h.target("a"))
-	h.wantClosed()
+}
+
+func TestACancelledContextEndsTheQuestionWhetherALayerIsOpen(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	shown := describe(h.target("a"))
+	ctx, cancel := context.WithCancel(context.Background())
+	h.table.pause = func(ctx context.Context) error {
+		cancel()
+		return pause(ctx)
+	}
+	h.failNext(hcsmodel.MountPath, errorNotReady)
+	wantError(t, h.mounter.mount(ctx, h.scratch("3"), h.target("a")), "failed to get mount path", errorNotReady, context.Canceled)
+	h.wantAt(h.target("a"), shown)
+	h.wantOpen("2")
 }
 
 func TestALiveMountSurvivesAVolumeThatIsOutOfReachForAnInstant(t *testing.T) {

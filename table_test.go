@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -203,15 +204,45 @@ func TestWhatAKilledWriterLeftIsSweptAway(t *testing.T) {
 				case by == "mount":
 					h.mustMount(h.scratch("3"), h.target("a"))
 					h.mustUnmount(h.target("a"))
-				case by == "target" || test.data != "": // nothing leads there from the source
+				case by == "target":
 					h.mustUnmount(h.target("a"))
 				default:
 					h.mustUnmount(h.path("layers", "2"))
+					if test.data != "" { // nothing leads there from the source
+						h.mustUnmount(h.target("a"))
+					}
 				}
 				h.wantClosed()
 			})
 		}
 	}
+}
+
+func TestAPendingRecordIsSweptAwayUnderTheLockOfItsLayer(t *testing.T) {
+	h, path := aRecord(t)
+	h.reboot()
+	r := h.record(h.target("a"))
+	pending := h.table.pendingPath(r.TargetKey)
+	if err := os.Rename(path, pending); err != nil {
+		t.Fatal(err)
+	}
+	unlock := mustLock(t, h.table.lockSource, r.SourceKey)
+	done := make(chan error, 1)
+	go func() { done <- h.unmount(h.target("a")) }()
+	for len(done) == 0 && !isQueued(h.table, "s"+string(r.SourceKey), 2) {
+		runtime.Gosched()
+	}
+	if len(done) != 0 {
+		t.Error("it did not wait")
+	}
+	if _, err := os.Lstat(pending); err != nil {
+		t.Error(err)
+	}
+	unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	h.wantClosed()
 }
 
 func FuzzRecord(f *testing.F) {

@@ -178,6 +178,20 @@ func TestUnprepareFailingDoesNotStopDeactivate(t *testing.T) {
 	h.wantClosed()
 }
 
+func TestAnUnmountThatFailsDoesNotTellWhatWasNotOpenAnyway(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	if err := h.model.ActivateLayer(m.Source); err != nil { // and not prepared
+		t.Fatal(err)
+	}
+	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
+	err := h.unmount(m.Source)
+	wantError(t, err, "failed to deactivate", errorSharingViolation)
+	if stderrors.Is(err, hcsmodel.NotPrepared) {
+		t.Errorf("error %q", err)
+	}
+}
+
 func TestALayerThatStaysOpenKeepsItsRecord(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
