@@ -43,11 +43,12 @@ type Mount struct {
 	// shown instead. It cannot lead out of the target.
 	Target string
 	// Options holds ParentLayerPathsFlag with the layer's parents, and possibly
-	// "ro".
+	// "ro", which protects nothing: see the README.
 	Options []string
 }
 
-// ReadOnly tells whether the mount has the option "ro".
+// ReadOnly tells whether the mount has the option "ro", which Mount does not
+// enforce.
 func (m *Mount) ReadOnly() bool {
 	for _, option := range m.Options {
 		if option == "ro" {
@@ -70,7 +71,7 @@ func All(mounts []Mount, target string) error {
 }
 
 // UnmountMounts unmounts the mounts at target, last first, as [UnmountAll] does.
-// It goes on after a failure, and returns all errors.
+// It goes on after a failure, and returns all errors. flags are not used.
 func UnmountMounts(mounts []Mount, target string, flags int) error {
 	mt, err := newMounter()
 	if err != nil {

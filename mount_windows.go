@@ -15,17 +15,24 @@ import (
 // below target that m.Target names.
 //
 // The target must be absent, an empty directory (the link takes its place until
-// Unmount puts a directory back) or a link that an earlier Mount left when its
-// process was killed or the system was started again. Its parent directory must
-// exist. A layer may be shown at several targets: it is opened once.
+// Unmount puts a directory back) or the link of a mount whose layer has closed, as
+// a restart of the system leaves it for a writable layer. A mount whose process has
+// died is live: Unmount it first. The directory that the target is in must exist,
+// and so must those on the way to m.Target, none of which may be a link.
+//
+// A layer may be shown at several targets: it is opened once, with the parents of
+// the first. Of a layer without parents its Files folder is shown, which must be
+// there.
 //
 // Nothing is touched when m or target is malformed: a Type other than
-// "windows-layer", parents that GetParentPaths refuses, or a path that is not
-// absolute, has a NUL, ends in an element that is empty, "." or "..", or names
-// something that is not a plain directory to Windows. A target in use gives an
-// error that matches os.ErrExist. What HCS says can be matched as its Windows
-// code, such as windows.ERROR_SHARING_VIOLATION when other code has the layer
-// open, or as a *hcsshim.HcsError.
+// "windows-layer", parents that GetParentPaths refuses, a Source that is relative,
+// the root of a volume or ends in an element that is empty, "." or "..", a target
+// that is the root of a volume, or a path that has a NUL or names something that is
+// not a plain directory to Windows. A relative target is taken from the working
+// directory. A target in use gives an error that matches os.ErrExist, and a layer
+// that other code has open one that matches windows.ERROR_SHARING_VIOLATION (or,
+// without a scratch disk, what PrepareLayer says). What HCS says can be matched as
+// its Windows code, or as a *hcsshim.HcsError.
 //
 // ERROR_NOT_READY and ERROR_DEVICE_NOT_CONNECTED of HCS are tried again, five times
 // in all, 100 ms apart, and so is what something else keeps from being done to the
@@ -52,7 +59,7 @@ func (m *Mount) Mount(target string) error {
 // A directory that is in no record but is a layer, since it holds a sandbox.vhdx,
 // a layerchain.json or a Files folder, is closed all the same: other code may
 // have opened it. Any other path is no mount: nothing is touched, and the
-// result is nil.
+// result is nil, unless it is malformed as for Mount or cannot be resolved.
 //
 // What HCS says can be matched, and is tried again, as for Mount. Only links that
 // Mount made are ever removed, and of what a user put in their place nothing is.
@@ -65,8 +72,8 @@ func Unmount(mount string, flags int) error {
 	return err
 }
 
-// UnmountAll is Unmount until nothing is left to unmount. It is nil for "" and
-// for a path that does not exist and is in no record.
+// UnmountAll is Unmount until nothing is left to unmount, with its errors. It is
+// nil for "" and for a path that does not exist and is in no record.
 func UnmountAll(mount string, flags int) error {
 	mt, err := newMounter()
 	if err != nil {
@@ -75,8 +82,11 @@ func UnmountAll(mount string, flags int) error {
 	return mt.unmountAll(context.Background(), mount)
 }
 
-// Lookup tells which layer is shown at dir, which must be a target itself. The
-// error matches os.ErrNotExist when there is none.
+// Lookup tells which layer was mounted at dir, which must be a target itself, and
+// not unmounted since. It asks the mount table alone: after a restart of the system,
+// or when somebody removed the link, the layer need not be shown there any more. The
+// error matches os.ErrNotExist when there is no such mount, and else tells why dir
+// or the table cannot be read.
 func Lookup(dir string) (Info, error) {
 	mt, err := newMounter()
 	if err != nil {
@@ -92,15 +102,15 @@ var tableDir struct {
 }
 
 // SetTableDir sets the directory of the mount table, in place of
-// %ProgramData%\windows-layer-mounts. The path must be absolute, else it is
-// refused; the last directory is created when it is needed. Every process that
+// %ProgramData%\windows-layer-mounts. A path that is relative, malformed or the
+// root of a volume is refused; the last directory is created when it is needed. Every process that
 // shares layers must set the same one, before it mounts: a mount is unknown in
 // another table.
 //
 // The directory must be for the table alone: only Administrators and SYSTEM keep
 // access to it and to what is in it, unless its access list is a protected one.
-// One that belongs to anybody else, or is a link, is not used: Mount and Unmount
-// then fail.
+// One that belongs to anybody but these and the user of this process, or is a link,
+// is not used: Mount and Unmount then fail.
 func SetTableDir(dir string) error {
 	if err := checkPath(dir); err != nil {
 		return errors.WithMessage(err, "mount table")

@@ -46,7 +46,8 @@ func (k key) valid() bool {
 	return err == nil && len(raw) == 16 && hex.EncodeToString(raw) == string(k)
 }
 
-// maxRecord bounds what is read of a record: two paths, each rune escaped.
+// maxRecord bounds what is read of a record: three paths, each unit escaped, and
+// some more.
 const maxRecord = 4 * 6 * maxPath
 
 // errDamaged tells that a file is not what this package writes.

@@ -44,7 +44,7 @@ func pause(ctx context.Context) error {
 
 // whileBusy runs try, which opens, makes, renames or removes a file, and runs it
 // again when something else has the file open, such as a scanner. No context ends
-// that: it takes less than half a second.
+// that: the pauses take less than half a second.
 func (t table) whileBusy(try func() error) error {
 	return t.pause.retry(context.Background(), isBusy, try)
 }

@@ -104,6 +104,14 @@ func TestAForeignFileInTheTableIsReportedAndNotFollowed(t *testing.T) {
 		symlink(t, h.path("moved"), path)
 		h.wantRefused(path, path)
 	})
+	t.Run("a directory", func(t *testing.T) {
+		h, path := aRecord(t)
+		if err := os.Rename(path, h.path("moved")); err != nil {
+			t.Fatal(err)
+		}
+		h.mkdir(path)
+		h.wantRefused(path, path)
+	})
 	t.Run("among the targets of a layer", func(t *testing.T) {
 		h, _ := aRecord(t)
 		h.write(filepath.Join(h.table.layerPath(h.record(h.target("a")).SourceKey), "note.txt"), "mine")

@@ -131,11 +131,15 @@ func filterOptions(mounts []Mount, keep func(m Mount, option string) bool) []Mou
 func copyMounts(mounts []Mount) []Mount { return append([]Mount{}, mounts...) }
 
 // CleanupTempMounts unmounts every mount below the location of temporary mounts
-// and removes its directory, as WithTempMount would have done in a process that
-// was killed. It returns an error for each that could not be unmounted or
-// removed, which is then left for the next call, or one error when the mount
-// table cannot be read. Mounts of processes that run are unmounted as well: call
-// it when a runtime starts, with a location that is its own.
+// and removes the directory that was its target, as WithTempMount would have done
+// in a process that was killed. A directory in whose sub-directories all was mounted
+// stays, and so does one in which nothing was mounted yet.
+//
+// It returns an error for each mount that could not be unmounted or removed, which
+// is then left for the next call, and for each file in the mount table that is no
+// record, or one error when the table cannot be read. Mounts of processes that run
+// are unmounted as well: call it when a runtime starts, with a location that is its
+// own. flags are not used.
 func CleanupTempMounts(flags int) ([]error, error) {
 	mt, err := newMounter()
 	if err != nil {
