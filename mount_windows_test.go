@@ -348,13 +348,49 @@ func TestATargetWhoseLongNameWindowsReadsAsAnotherIsRefused(t *testing.T) {
 	h.wantNothing()
 }
 
+func TestATargetIsReachedAlsoWhenItsDriveHasGone(t *testing.T) {
+	h := newWinHost(t)
+	h.must(os.Mkdir(h.path("target"), 0o777))
+	removeDrive := makeDrive(t, `Q:`, h.dir)
+	err := h.scratch("2").Mount(`Q:\target`)
+	removeDrive()
+	h.must(err)
+	h.must(Unmount(h.layer("2"), 0))
+	h.wantNothing()
+	h.must(os.Remove(h.path("target")))
+}
+
+// makeDrive makes a drive of a directory, as subst does, and returns what removes
+// it.
+func makeDrive(t *testing.T, drive, dir string) (remove func()) {
+	t.Helper()
+	if _, err := os.Stat(drive + `\`); err == nil {
+		t.Skipf("there is a drive %s", drive)
+	}
+	drivePtr, driveErr := windows.UTF16PtrFromString(drive)
+	dirPtr, err := windows.UTF16PtrFromString(dir)
+	if err := stderrors.Join(driveErr, err, windows.DefineDosDevice(0, drivePtr, dirPtr)); err != nil {
+		t.Fatal(err)
+	}
+	remove = func() {
+		if err := windows.DefineDosDevice(windows.DDD_REMOVE_DEFINITION, drivePtr, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(drive + `\`); err != nil {
+		remove()
+		t.Skipf("no drive can be made of a directory, as in Wine: %v", err)
+	}
+	return remove
+}
+
 func TestCaseIsThatOfWindowsWhichComparesUpperCaseLetters(t *testing.T) {
 	for _, same := range [][2]string{{"AZ", "az"}, {"ÄΩЖ", "äωж"}} {
 		if foldCase(same[0]) != foldCase(same[1]) {
 			t.Errorf("%q and %q are not the same", same[0], same[1])
 		}
 	}
-	for _, other := range [][2]string{{"\u212a", "k"}, {"\u212b", "å"}, {"İ", "i"}, {"ı", "I"}, {"ſ", "S"}} {
+	for _, other := range [][2]string{{"\u212a", "k"}, {"\u212b", "å"}, {"İ", "i"}, {"ı", "I"}, {"ſ", "S"}, {"\U00010400", "\U00010428"}} {
 		if foldCase(other[0]) == foldCase(other[1]) {
 			t.Errorf("%q and %q are the same", other[0], other[1])
 		}
@@ -755,7 +791,7 @@ func TestWhatAScannerHasOpenIsTriedAgain(t *testing.T) {
 			}
 			dir := filepath.Dir(mt.table.dir)
 			r := record{Target: filepath.Join(dir, "target"), Source: filepath.Join(dir, "layer"), Volume: `\\?\Volume{1}`}
-			r.TargetKey, r.SourceKey = keyOf("target"), keyOf("layer")
+			r.Resolved, r.TargetKey, r.SourceKey = r.Target, keyOf("target"), keyOf("layer")
 			unlock, lockErr := lockFile(mt.table.dir, "x") // so that the file is there
 			for _, err := range []error{lockErr, mt.table.add(r), os.Mkdir(r.Target, 0o777), os.Mkdir(r.Source, 0o777),
 				os.WriteFile(filepath.Join(r.Source, "sandbox.vhdx"), nil, 0o666)} {

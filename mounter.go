@@ -64,9 +64,10 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, target string) error {
 	// by its 8.3 name.
 	target = filepath.Join(filepath.Dir(target), longName(target))
 	r := record{Target: target, Source: l.source, Base: len(l.parents) == 0}
-	if r.TargetKey, err = targetKey(target); err != nil {
+	if r.Resolved, err = resolveTarget(target); err != nil {
 		return err
 	}
+	r.TargetKey = keyOf(foldCase(r.Resolved))
 	if r.SourceKey, err = sourceKey(l.source); err != nil {
 		return err
 	}
@@ -79,7 +80,7 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, target string) error {
 		return err
 	}
 	defer unlockTarget()
-	if err := mt.clear(ctx, r.TargetKey, target); err != nil {
+	if err := mt.clear(ctx, r.TargetKey); err != nil {
 		return err
 	}
 	err = mt.table.whileBusy(func() (err error) {
@@ -112,8 +113,8 @@ func (m *Mount) layer() (layer, error) {
 
 // clear makes way for a mount at target. A mount that is live is left alone and
 // is an error; what a killed process or a reboot left is unmounted.
-func (mt *mounter) clear(ctx context.Context, target key, path string) error {
-	r, unlock, err := mt.find(ctx, target, path)
+func (mt *mounter) clear(ctx context.Context, target key) error {
+	r, unlock, err := mt.find(ctx, target)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -142,9 +143,8 @@ func (mt *mounter) clear(ctx context.Context, target key, path string) error {
 }
 
 // find returns the record of a target, whose lock the caller holds, and locks
-// its layer. The error matches os.ErrNotExist when there is no record. path is
-// the target as the caller gave it, or "".
-func (mt *mounter) find(ctx context.Context, target key, path string) (r record, unlock func(), err error) {
+// its layer. The error matches os.ErrNotExist when there is no record.
+func (mt *mounter) find(ctx context.Context, target key) (r record, unlock func(), err error) {
 	r, err = mt.table.read(target)
 	if errors.Is(err, os.ErrNotExist) {
 		if sweepErr := mt.sweep(ctx, target); sweepErr != nil {
@@ -155,12 +155,8 @@ func (mt *mounter) find(ctx context.Context, target key, path string) (r record,
 	if err != nil {
 		return record{}, nil, err
 	}
-	// Mount may have been given the target through a link or drive that has gone.
-	if given, err := targetKey(r.Target); path != "" && (err != nil || given != target) {
-		r.Target = path
-	}
 	unlock, err = mt.table.lockSource(ctx, r.SourceKey)
-	return r, unlock, err
+	return r.reachable(), unlock, err
 }
 
 // sweep drops a record that is pending since its process was killed: before HCS
@@ -296,7 +292,7 @@ func (mt *mounter) unmount(ctx context.Context, path string) (found bool, err er
 	if err != nil {
 		return false, err
 	}
-	if found, err := mt.unmountTarget(ctx, record{TargetKey: target, Target: path}); found || err != nil {
+	if found, err := mt.unmountTarget(ctx, target, ""); found || err != nil {
 		return found, err
 	}
 	source, mounted, err := mt.asSource(ctx, path, target)
@@ -312,7 +308,7 @@ func (mt *mounter) unmount(ctx context.Context, path string) (found bool, err er
 	}
 	var errs []error
 	for _, at := range targets {
-		one, err := mt.unmountTarget(ctx, record{TargetKey: at.target, SourceKey: source})
+		one, err := mt.unmountTarget(ctx, at.target, source)
 		found = found || one
 		errs = append(errs, err)
 	}
@@ -329,21 +325,21 @@ func (mt *mounter) unmount(ctx context.Context, path string) (found bool, err er
 	return mt.unmount(ctx, path)
 }
 
-// unmountTarget unmounts the mount whose target has the key of want, unless it
-// shows another layer than want. A target or layer that want leaves out may be any.
-func (mt *mounter) unmountTarget(ctx context.Context, want record) (found bool, err error) {
-	if !mt.table.has(want.TargetKey) {
+// unmountTarget unmounts the mount at a target, unless it shows another layer than
+// source. That may be "", for any.
+func (mt *mounter) unmountTarget(ctx context.Context, target, source key) (found bool, err error) {
+	if !mt.table.has(target) {
 		return false, nil
 	}
 	if err := mt.table.prepare(); err != nil {
 		return false, err
 	}
-	unlockTarget, err := mt.table.lockTarget(ctx, want.TargetKey)
+	unlockTarget, err := mt.table.lockTarget(ctx, target)
 	if err != nil {
 		return false, err
 	}
 	defer unlockTarget()
-	r, unlockSource, err := mt.find(ctx, want.TargetKey, want.Target)
+	r, unlockSource, err := mt.find(ctx, target)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -351,7 +347,7 @@ func (mt *mounter) unmountTarget(ctx context.Context, want record) (found bool, 
 		return false, err
 	}
 	defer unlockSource()
-	if want.SourceKey != "" && want.SourceKey != r.SourceKey {
+	if source != "" && source != r.SourceKey {
 		return false, nil // mounted since somebody looked
 	}
 	return true, mt.unmountRecord(r)

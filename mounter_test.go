@@ -488,7 +488,9 @@ func TestATargetThroughALinkIsTheSameTarget(t *testing.T) {
 
 func TestATargetIsReachedAlsoWhenTheLinkByWhichItWasMountedHasGone(t *testing.T) {
 	for name, do := range map[string]func(h *host) error{
-		"unmount": func(h *host) error { return h.unmount(h.target("a")) },
+		"unmount":            func(h *host) error { return h.unmount(h.target("a")) },
+		"unmount by source":  func(h *host) error { return h.unmount(h.path("layers", "2")) },
+		"unmount from above": func(h *host) error { return h.unmountRecursive(context.Background(), h.path("mnt")) },
 		"mount, after a reboot": func(h *host) error {
 			h.reboot()
 			if err := h.mount(h.scratch("3"), h.target("a")); err != nil {
@@ -498,13 +500,7 @@ func TestATargetIsReachedAlsoWhenTheLinkByWhichItWasMountedHasGone(t *testing.T)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHost(t)
-			symlink(t, h.path("mnt"), h.path("other"))
-			h.mkdir(h.target("a"))
-			h.mustMount(h.scratch("2"), h.path("other", "a"))
-			if err := os.Remove(h.path("other")); err != nil {
-				t.Fatal(err)
-			}
+			h := throughLink(t)
 			if err := do(h); err != nil {
 				t.Error(err)
 			}
@@ -512,6 +508,34 @@ func TestATargetIsReachedAlsoWhenTheLinkByWhichItWasMountedHasGone(t *testing.T)
 			h.wantClosed()
 		})
 	}
+}
+
+func TestALinkThatLeadsElsewhereNowLeadsToNoTarget(t *testing.T) {
+	h := throughLink(t)
+	shown := describe(h.target("a"))
+	symlink(t, h.mkdir(h.path("elsewhere")), h.path("other"))
+	if err := h.unmountRecursive(context.Background(), h.path("other")); err != nil {
+		t.Error(err)
+	}
+	h.wantAt(h.target("a"), shown)
+	h.wantOpen("2")
+	h.mustUnmount(h.path("layers", "2"))
+	h.wantAt(h.target("a"), "directory of []")
+	h.wantAt(h.path("elsewhere"), "directory of []")
+	h.wantClosed()
+}
+
+// throughLink mounts layer 2 at the empty directory a, by a link to the directory
+// above it which it then removes.
+func throughLink(t *testing.T) *host {
+	h := newHost(t)
+	symlink(t, h.path("mnt"), h.path("other"))
+	h.mkdir(h.target("a"))
+	h.mustMount(h.scratch("2"), h.path("other", "a"))
+	if err := os.Remove(h.path("other")); err != nil {
+		t.Fatal(err)
+	}
+	return h
 }
 
 func TestRelativeTargetsAreTakenFromTheWorkingDirectory(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	stderrors "errors"
 
 	"github.com/pkg/errors"
 )
@@ -12,7 +13,10 @@ import (
 // record is what the table remembers of a mount.
 type record struct {
 	Target string `json:"target"`
-	Source string `json:"source"`
+	// Resolved is Target without links, drives and 8.3 names on the way to it, which
+	// may go or lead elsewhere.
+	Resolved string `json:"resolved"`
+	Source   string `json:"source"`
 	// Volume is the mount path of the layer, and empty until HCS has told it:
 	// until then there is no link.
 	Volume string `json:"volume"`
@@ -46,9 +50,9 @@ func (k key) valid() bool {
 	return err == nil && len(raw) == 16 && hex.EncodeToString(raw) == string(k)
 }
 
-// maxRecord bounds what is read of a record: three paths, each unit escaped, and
+// maxRecord bounds what is read of a record: four paths, each unit escaped, and
 // some more.
-const maxRecord = 4 * 6 * maxPath
+const maxRecord = 5 * 6 * maxPath
 
 // errDamaged tells that a file is not what this package writes.
 var errDamaged = errors.New("damaged record")
@@ -70,7 +74,7 @@ func decodeRecord(data []byte) (record, error) {
 	if !bytes.Equal(data, again) {
 		return record{}, errors.New("not as this package writes it")
 	}
-	if err := checkPath(r.Target); err != nil {
+	if err := stderrors.Join(checkPath(r.Target), checkPath(r.Resolved)); err != nil {
 		return record{}, errors.WithMessage(err, "target")
 	}
 	if err := checkSource(r.Source); err != nil {

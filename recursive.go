@@ -16,9 +16,10 @@ import (
 // not used.
 //
 // It reads the whole mount table, and waits for no Mount or Unmount elsewhere. It
-// goes on after a failure and returns all errors, which are those of [Unmount]. A
-// damaged record elsewhere is none of them: nobody can tell its target, for which
-// Mount and Unmount report it.
+// goes on after a failure and returns all errors, which are those of [Unmount]. Of
+// damaged records it reports only that of mount itself: nobody can tell the target
+// of another, which may be below mount and stays mounted. Mount and Unmount of that
+// target report it, and CleanupTempMounts all.
 func UnmountRecursive(mount string, flags int) error {
 	mt, err := newMounter()
 	if err != nil {
@@ -42,7 +43,7 @@ func (mt *mounter) unmountRecursive(ctx context.Context, path string) error {
 		}
 	}
 	for _, r := range records {
-		_, err := mt.unmountTarget(ctx, record{TargetKey: r.TargetKey})
+		_, err := mt.unmountTarget(ctx, r.TargetKey, "")
 		errs = append(errs, err)
 	}
 	return stderrors.Join(append(errs, mt.unmountAll(ctx, path))...)
@@ -73,6 +74,7 @@ func (mt *mounter) below(dir string) (records []record, unread []error, err erro
 			unread = append(unread, err)
 			continue
 		}
+		r = r.reachable()
 		if isBelow(r.Target, dir) {
 			records = append(records, r)
 		}

@@ -29,7 +29,7 @@ func (h *host) fill(n int) {
 
 func (h *host) otherRecord(i int) record {
 	r := record{Target: h.path("other", fmt.Sprint(i)), Source: h.path("layers", fmt.Sprintf("other%d", i)), Volume: "volume"}
-	r.TargetKey, r.SourceKey = keyOf(r.Target), keyOf(r.Source)
+	r.Resolved, r.TargetKey, r.SourceKey = r.Target, keyOf(r.Target), keyOf(r.Source)
 	return r
 }
 

@@ -107,8 +107,8 @@ func (t table) readPending(target key) (record, error) {
 }
 
 // peek returns the record of a target, or else the pending one, without a lock. A
-// pending one that is not whole is being written, or else nothing had been done
-// when its process was killed.
+// pending one that is not whole is being written; or its process was killed, before
+// anything was done, and it stays until somebody mounts or unmounts there.
 func (t table) peek(target key) (record, error) {
 	r, err := t.read(target)
 	if !errors.Is(err, os.ErrNotExist) {
@@ -227,8 +227,9 @@ func (t table) list() (keys []key, foreign []error, err error) {
 		return nil, nil, errors.Wrap(err, "mount table")
 	}
 	for _, entry := range entries { // in order of their names, so that a key's two follow each other
-		target := key(strings.TrimSuffix(entry.Name(), filepath.Ext(entry.Name())))
-		if !target.valid() {
+		extension := filepath.Ext(entry.Name())
+		target := key(strings.TrimSuffix(entry.Name(), extension))
+		if !target.valid() || extension != ".json" && extension != ".pending" {
 			path := filepath.Join(t.dir, "mounts", entry.Name())
 			foreign = append(foreign, errors.WithStack(fmt.Errorf("mount table: %w %s: not as this package names it", errDamaged, path)))
 			continue

@@ -19,7 +19,7 @@ func TestARecordIsWrittenBeforeHCSIsCalled(t *testing.T) {
 	h.model.Before = func(hcsmodel.Call, string) error {
 		h.model.Before = nil
 		r := h.record(h.target("a"))
-		want := record{Target: h.target("a"), Source: h.path("layers", "2"), Replaced: true, TargetKey: r.TargetKey, SourceKey: r.SourceKey}
+		want := record{Target: h.target("a"), Source: h.path("layers", "2"), Replaced: true, Resolved: r.Resolved, TargetKey: r.TargetKey, SourceKey: r.SourceKey}
 		if r != want {
 			t.Errorf("record %+v, want %+v", r, want)
 		}
@@ -30,7 +30,7 @@ func TestARecordIsWrittenBeforeHCSIsCalled(t *testing.T) {
 
 func TestARecordSurvivesItsEncoding(t *testing.T) {
 	want := record{
-		Target: `C:\mnt\слой & 'a'`, Source: `\\?\C:\layers\1`, Volume: `\\?\Volume{a}`, Base: true, Replaced: true,
+		Target: `C:\mnt\слой & 'a'`, Resolved: `\\?\Volume{b}\mnt\слой & 'a'`, Source: `\\?\C:\layers\1`, Volume: `\\?\Volume{a}`, Base: true, Replaced: true,
 		TargetKey: keyOf("a"), SourceKey: keyOf("b"),
 	}
 	data, err := want.encode()
@@ -135,13 +135,14 @@ func TestAForeignFileInTheTableIsReportedAndNotFollowed(t *testing.T) {
 }
 
 func TestRecordsThatThisPackageWouldNotWriteAreRefused(t *testing.T) {
-	good := record{Target: `C:\mnt\a`, Source: `C:\layers\1`, TargetKey: keyOf("a"), SourceKey: keyOf("b")}
+	good := record{Target: `C:\mnt\a`, Resolved: `C:\mnt\a`, Source: `C:\layers\1`, TargetKey: keyOf("a"), SourceKey: keyOf("b")}
 	for _, test := range []struct {
 		name, text string
 		change     func(*record)
 	}{
 		{"relative target", "target", func(r *record) { r.Target = "a" }},
 		{"no target", "target", func(r *record) { r.Target = "" }},
+		{"no resolved target", "target", func(r *record) { r.Resolved = "" }},
 		{"source that is all layers", "last element", func(r *record) { r.Source = `C:\layers\` }},
 		{"key that is a path", "malformed key", func(r *record) { r.SourceKey = "../../x" }},
 		{"upper-case key", "malformed key", func(r *record) { r.TargetKey = key(strings.ToUpper(string(r.TargetKey))) }},
@@ -254,7 +255,7 @@ func TestAPendingRecordIsSweptAwayUnderTheLockOfItsLayer(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	data, err := record{Target: `C:\mnt\a`, Source: `C:\layers\1`, TargetKey: keyOf("a"), SourceKey: keyOf("b")}.encode()
+	data, err := record{Target: `C:\mnt\a`, Resolved: `C:\mnt\a`, Source: `C:\layers\1`, TargetKey: keyOf("a"), SourceKey: keyOf("b")}.encode()
 	if err != nil {
 		f.Fatal(err)
 	}

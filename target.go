@@ -121,11 +121,25 @@ func inspect(target string) (replaces bool, err error) {
 // targetKey returns the key of a path that is or may become a link, which is
 // therefore not followed.
 func targetKey(path string) (key, error) {
+	path, err := resolveTarget(path)
+	return keyOf(foldCase(path)), err
+}
+
+// resolveTarget is canonical for such a path.
+func resolveTarget(path string) (string, error) {
 	dir, err := canonical(filepath.Dir(path))
 	if err != nil {
 		return "", err
 	}
-	return keyOf(foldCase(filepath.Join(dir, longName(path)))), nil
+	return filepath.Join(dir, longName(path)), nil
+}
+
+// reachable returns the record with a Target that leads to it now.
+func (r record) reachable() record {
+	if now, err := targetKey(r.Target); err != nil || now != r.TargetKey {
+		r.Target = r.Resolved
+	}
+	return r
 }
 
 // sourceKey returns the key of the directory of a layer. A link to the

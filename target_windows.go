@@ -144,10 +144,11 @@ func isBusy(err error) bool {
 func sameLink(a, b string) bool { return sameWindowsLink(a, b) }
 
 // foldCase returns what is equal for paths that differ in case. Windows compares
-// upper-case letters: the Kelvin sign, whose lower case is k, is one of its own.
+// units of UTF-16 in upper case: the Kelvin sign, whose lower case is k, is a letter
+// of its own, and above U+FFFF there is no case.
 func foldCase(path string) string {
 	return strings.Map(func(r rune) rune {
-		if lower := unicode.ToLower(r); unicode.ToUpper(lower) == r {
+		if lower := unicode.ToLower(r); r <= 0xffff && unicode.ToUpper(lower) == r {
 			return lower
 		}
 		return r

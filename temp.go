@@ -184,7 +184,7 @@ func (mt *mounter) cleanupTempMounts(ctx context.Context) ([]error, error) {
 		return nil, err
 	}
 	for _, r := range records {
-		_, err := mt.unmountTarget(ctx, record{TargetKey: r.TargetKey})
+		_, err := mt.unmountTarget(ctx, r.TargetKey, "")
 		if err == nil && r.Replaced {
 			err = mt.removeTemp(r.Target)
 		}

@@ -226,14 +226,17 @@ func TestCleanupTempMountsReportsWhatItCannotRead(t *testing.T) {
 	wantError(t, failed[0], "damaged record "+path)
 	h.wantAt(h.target("1"), "nothing")
 
-	foreign := h.path("table", "mounts", "note.txt")
-	h.write(foreign, "mine")
+	foreign := []string{h.path("table", "mounts", "note.json"), strings.TrimSuffix(path, ".json") + ".txt"}
+	for _, path := range foreign {
+		h.write(path, "mine")
+	}
 	failed, err = h.cleanupTempMounts(context.Background())
-	if err != nil || len(failed) != 2 {
+	if err != nil || len(failed) != 3 {
 		t.Fatalf("%q, %v", failed, err)
 	}
-	wantError(t, stderrors.Join(failed...), "damaged record "+foreign)
-	wantError(t, stderrors.Join(failed...), "damaged record "+path)
+	for _, path := range append(foreign, path) {
+		wantError(t, stderrors.Join(failed...), "damaged record "+path)
+	}
 }
 
 func TestCleanupTempMountsDropsAPendingRecord(t *testing.T) {

@@ -259,7 +259,7 @@ func TestADirectoryThatCannotBePutBackKeepsTheRecord(t *testing.T) {
 func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
-	r := record{Target: h.target("a"), Source: m.Source}
+	r := record{Target: h.target("a"), Resolved: h.target("a"), Source: m.Source}
 	r.SourceKey, _ = sourceKey(m.Source)
 	if err := h.table.prepare(); err != nil {
 		t.Fatal(err)
@@ -292,7 +292,7 @@ func TestUnmountOfATargetThatIsMountedMeanwhileLeavesTheLayersOtherTargets(t *te
 	h.mustMount(m, h.target("b"))
 	shown := describe(h.target("b"))
 	r := h.record(h.target("b"))
-	r.Target = h.target("a")
+	r.Target, r.Resolved = h.target("a"), h.target("a")
 	r.TargetKey, _ = targetKey(r.Target)
 	unlock := mustLock(t, h.table.lockTarget, r.TargetKey)
 	symlink(t, r.link(), r.Target)
