@@ -100,7 +100,7 @@ func (mt *mounter) mountPath(source string) (string, error) {
 // isVolume tells whether a mount path is a volume, `\\?\Volume{GUID}`, and not the
 // directory of the layer.
 func isVolume(path string) bool {
-	return strings.HasPrefix(path[strings.LastIndexAny(path, `\/`)+1:], "Volume{")
+	return strings.HasPrefix(lastElement(path), "Volume{")
 }
 
 // isReadOnly tells whether a layer has no scratch disk.

@@ -70,7 +70,7 @@ func checkID(path string) error {
 	if rest == "" || len(rest) == 1 && isSeparator(rest[0]) {
 		return errors.Errorf("%q is the root of a volume", path)
 	}
-	switch last := rest[strings.LastIndexAny(rest, `\/`)+1:]; last {
+	switch last := lastElement(rest); last {
 	case "", ".", "..":
 		return errors.Errorf("last element of %q is %q", path, last)
 	}
@@ -216,6 +216,15 @@ func elements(path string) []string {
 		rest = rest[1:]
 	}
 	return strings.Split(strings.ReplaceAll(rest, `\`, `/`), "/")
+}
+
+// lastElement returns what follows the last separator.
+func lastElement(path string) string {
+	start := len(path)
+	for start > 0 && !isSeparator(path[start-1]) {
+		start--
+	}
+	return path[start:]
 }
 
 func isSeparator(c byte) bool { return c == '\\' || c == '/' }
