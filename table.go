@@ -170,8 +170,10 @@ func (t table) writePending(r record) error {
 	if err != nil {
 		return err
 	}
-	if _, err := decodeRecord(data); err != nil { // nor could Unmount read it
-		return err
+	if again, err := decodeRecord(data); err != nil {
+		return err // nor could Unmount read it
+	} else if again != r { // JSON puts U+FFFD in place of what is not Unicode
+		return errors.Errorf("%+v would be read as %+v", r, again)
 	}
 	return t.write(t.pendingPath(r.TargetKey), data)
 }
