@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -264,6 +265,14 @@ func (h *host) wantCalls(want ...string) {
 	got := strings.ReplaceAll(strings.Join(h.model.Calls(), "\n"), h.path("layers")+string(filepath.Separator), "")
 	if got != strings.Join(want, "\n") {
 		h.t.Errorf("calls:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
+	}
+}
+
+// awaitWaiting waits until a goroutine waits for a lock that the test holds, or has
+// come to its end without waiting, which it sends to ended.
+func (h *host) awaitWaiting(lock string, ended chan error) {
+	for len(ended) == 0 && !isQueued(h.table, lock, 2) {
+		runtime.Gosched()
 	}
 }
 

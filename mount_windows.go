@@ -103,9 +103,9 @@ var tableDir struct {
 
 // SetTableDir sets the directory of the mount table, in place of
 // %ProgramData%\windows-layer-mounts. A path that is relative, malformed or the
-// root of a volume is refused; the last directory is created when it is needed. Every process that
-// shares layers must set the same one, before it mounts: a mount is unknown in
-// another table.
+// root of a volume is refused; the last directory is created when it is needed.
+// Every process that shares layers must set the same one, before it mounts: a mount
+// is unknown in another table.
 //
 // The directory must be for the table alone: only Administrators and SYSTEM keep
 // access to it and to what is in it, unless its access list is a protected one.

@@ -7,7 +7,6 @@ import (
 	stderrors "errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -574,9 +573,7 @@ func TestLookupWaitsForAMountThatIsBeingMade(t *testing.T) {
 			found <- err
 		}()
 		target, err := targetKey(h.target("a"))
-		for len(found) == 0 && !isQueued(h.table, "t"+string(target), 2) {
-			runtime.Gosched()
-		}
+		h.awaitWaiting("t"+string(target), found)
 		return err
 	}
 	h.mustMount(m, h.target("a"))

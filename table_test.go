@@ -7,7 +7,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -238,9 +237,7 @@ func TestAPendingRecordIsSweptAwayUnderTheLockOfItsLayer(t *testing.T) {
 	unlock := mustLock(t, h.table.lockSource, r.SourceKey)
 	done := make(chan error, 1)
 	go func() { done <- h.unmount(h.target("a")) }()
-	for len(done) == 0 && !isQueued(h.table, "s"+string(r.SourceKey), 2) {
-		runtime.Gosched()
-	}
+	h.awaitWaiting("s"+string(r.SourceKey), done)
 	if len(done) != 0 {
 		t.Error("it did not wait")
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -325,9 +324,7 @@ func TestUnmountRecursiveDoesNotWaitForOtherTargets(t *testing.T) {
 	defer mustLock(t, h.table.lockSource, other.SourceKey)()
 	done := make(chan error, 1)
 	go func() { done <- h.unmountRecursive(context.Background(), h.target("a")) }()
-	for len(done) == 0 && !isQueued(h.table, "t"+string(other.TargetKey), 2) {
-		runtime.Gosched()
-	}
+	h.awaitWaiting("t"+string(other.TargetKey), done)
 	if len(done) == 0 {
 		t.Fatal("it waits for another target")
 	}

@@ -7,7 +7,6 @@ import (
 	stderrors "errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/seed-941ae793/mount/internal/hcsmodel"
@@ -270,9 +269,7 @@ func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) 
 	unmounted := make(chan error, 1)
 	go func() { unmounted <- h.unmount(m.Source) }()
 	// It finds nothing in the table, and waits for the layer.
-	for len(unmounted) == 0 && !isQueued(h.table, "s"+string(r.SourceKey), 2) {
-		runtime.Gosched()
-	}
+	h.awaitWaiting("s"+string(r.SourceKey), unmounted)
 	if err := h.show(context.Background(), layer{m.Source, []string{`C:\layers\1`}}, r); err != nil {
 		t.Error(err)
 	}
@@ -299,9 +296,7 @@ func TestUnmountOfATargetThatIsMountedMeanwhileLeavesTheLayersOtherTargets(t *te
 	unmounted := make(chan error, 1)
 	go func() { unmounted <- h.unmount(r.Target) }()
 	// It finds no record, and waits before it follows the link.
-	for len(unmounted) == 0 && !isQueued(h.table, "t"+string(r.TargetKey), 2) {
-		runtime.Gosched()
-	}
+	h.awaitWaiting("t"+string(r.TargetKey), unmounted)
 	if err := h.table.add(r); err != nil {
 		t.Error(err)
 	}
