@@ -5,6 +5,7 @@ package mount
 import (
 	stderrors "errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,7 +31,11 @@ func childEnv(task, dir string) []string {
 func TestMain(m *testing.M) {
 	task := os.Getenv(childTask)
 	if task == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if testing.Verbose() {
+			printMatrix(os.Stdout)
+		}
+		os.Exit(code)
 	}
 	if err := runTask(os.Getenv(childDir), task); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -39,18 +44,15 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
+// tasks are those of children that do what they are told, until there is no more.
+var tasks = map[string]func(orders io.Reader, answers io.Writer) error{}
+
 func runTask(dir, task string) error {
-	if task == "random" {
-		return serveRandom(os.Stdin, os.Stdout)
+	if serve := tasks[task]; serve != nil {
+		return serve(os.Stdin, os.Stdout)
 	}
-	h := sharedHost(nil, dir)
 	if strings.HasPrefix(task, "worker ") {
-		return work(h, strings.TrimPrefix(task, "worker "))
-	}
-	for _, s := range scenarios {
-		if "scenario "+s.name == task {
-			return s.do(h, s.mount(h))
-		}
+		return work(sharedHost(nil, dir), strings.TrimPrefix(task, "worker "))
 	}
 	return fmt.Errorf("no task %q", task)
 }
@@ -99,7 +101,7 @@ func (h *host) link(m *Mount) string {
 	if err != nil {
 		return err.Error()
 	}
-	return path + "/"
+	return strings.TrimSuffix(path, "/") + "/"
 }
 
 func TestProcessesMountAndUnmountTheSameAndOtherLayersAtOnce(t *testing.T) {

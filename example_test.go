@@ -67,3 +67,14 @@ func ExampleUnmount() {
 		log.Fatal(err)
 	}
 }
+
+// An operator who faces "in use by another process" sees what is mounted.
+func ExampleList() {
+	mounts, err := mount.List()
+	for _, m := range mounts {
+		fmt.Println(m.Mountpoint, "shows layer", m.Source)
+	}
+	if err != nil {
+		log.Print(err)
+	}
+}

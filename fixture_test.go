@@ -4,7 +4,6 @@ package mount
 
 import (
 	"context"
-	"encoding/json"
 	stderrors "errors"
 	"fmt"
 	"os"
@@ -51,8 +50,21 @@ func hostIn(t testing.TB, dir string, model *hcsmodel.Model) *host {
 		h.pauses++
 		return ctx.Err()
 	}
-	h.mounter = &mounter{hcs: model, table: table{filepath.Join(dir, "table"), pause}}
+	h.mounter = &mounter{hcs: model, table: &table{dir: filepath.Join(dir, "table"), pause: pause}, boot: "boot 1"}
+	if boot, err := os.ReadFile(h.path("boot")); err == nil { // another process has started the host again
+		h.boot = string(boot)
+	}
 	return h
+}
+
+// reboot starts the host again.
+func (h *host) reboot() {
+	h.t.Helper()
+	if err := h.model.Reboot(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.boot += "1"
+	h.write(h.path("boot"), h.boot)
 }
 
 func (h *host) path(elements ...string) string {
@@ -126,7 +138,7 @@ func (h *host) mustMount(m *Mount, target string) {
 }
 
 func (h *host) unmount(path string) error {
-	_, err := h.mounter.unmount(context.Background(), path)
+	_, err := h.mounter.unmount(path)
 	return err
 }
 
@@ -137,37 +149,60 @@ func (h *host) mustUnmount(path string) {
 	}
 }
 
-// record is the record of a target, or fails the test.
-func (h *host) record(target string) record {
+// record is the record of the layer at a target, or fails the test.
+func (h *host) record(target string) *record {
 	h.t.Helper()
-	k, err := targetKey(target)
+	r, err := h.recordAt(h.key(target))
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	r, err := h.table.read(k)
+	return &r
+}
+
+// key is the key of a target.
+func (h *host) key(path string) key {
+	h.t.Helper()
+	at, err := newTarget(path)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return r
+	return at.Key
+}
+
+// layerFile is the path of the record of the layer at a target.
+func (h *host) layerFile(target string) string {
+	h.t.Helper()
+	return h.table.layerPath(h.record(target).Key)
+}
+
+// change records a change of the record of the layer at a target.
+func (h *host) change(target string, change func(*record)) {
+	h.t.Helper()
+	e, err := h.table.entry(h.record(target).Key)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer e.close()
+	change(&e.record)
+	if err := e.save(true); err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // records returns all records in the table.
 func (h *host) records() []record {
-	paths, err := filepath.Glob(h.path("table", "mounts", "*.json"))
+	h.t.Helper()
+	var records []record
+	there, err := h.table.isThere()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	var records []record
-	for _, path := range paths {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		var r record
-		if err := json.Unmarshal(data, &r); err != nil {
-			h.t.Fatalf("%s: %v", path, err)
-		}
-		records = append(records, r)
+	if !there {
+		return nil
+	}
+	unread, err := h.table.each(func(r record) { records = append(records, r) })
+	if err := stderrors.Join(append(unread, err)...); err != nil {
+		h.t.Fatal(err)
 	}
 	return records
 }
@@ -177,7 +212,7 @@ func (h *host) wantNoLeak() {
 	h.t.Helper()
 	recorded := map[string]bool{}
 	for _, r := range h.records() {
-		recorded[r.Source] = true
+		recorded[r.Source] = r.Boot == h.boot
 	}
 	for _, layer := range h.model.OpenLayers() {
 		if !recorded[layer] {
@@ -210,7 +245,7 @@ func (h *host) wantClosed() {
 // tableFiles returns all that is in the table but locks.
 func (h *host) tableFiles() []string {
 	var all []string
-	for _, pattern := range []string{"mounts/*", "layers/*", "layers/*/*"} {
+	for _, pattern := range []string{"layers/*", "targets/*"} {
 		files, _ := filepath.Glob(h.path("table", pattern))
 		all = append(all, files...)
 	}
@@ -268,10 +303,15 @@ func (h *host) wantCalls(want ...string) {
 	}
 }
 
-// awaitWaiting waits until a goroutine waits for a lock that the test holds, or has
-// come to its end without waiting, which it sends to ended.
-func (h *host) awaitWaiting(lock string, ended chan error) {
-	for len(ended) == 0 && !isQueued(h.table, lock, 2) {
+// awaitWaiting waits until a goroutine waits for one of the locks, which the test
+// holds, or has come to its end without waiting, which it sends to ended.
+func (h *host) awaitWaiting(ended chan error, locks ...string) {
+	for len(ended) == 0 {
+		for _, lock := range locks {
+			if isQueued(h.table, lock, 2) {
+				return
+			}
+		}
 		runtime.Gosched()
 	}
 }
@@ -283,6 +323,39 @@ func (h *host) failOpening(name hcsmodel.Call, codes ...syscall.Errno) {
 		codes = append([]syscall.Errno{errorNotReady}, codes...)
 	}
 	h.failNext(name, codes...)
+}
+
+// failEvery makes every call of these names fail with code, before it has an effect.
+func (h *host) failEvery(code syscall.Errno, names ...hcsmodel.Call) {
+	h.model.Before = func(call hcsmodel.Call, layer string) error {
+		for _, name := range names {
+			if call == name {
+				return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
+			}
+		}
+		return nil
+	}
+}
+
+// kill runs do, and kills the process in call number at, counted from 0: before the
+// call has an effect or after it. It reports whether do came to that call.
+func (h *host) kill(at int, after bool, do func() error) (died bool) {
+	h.t.Helper()
+	call := -1
+	die := func(now bool) error {
+		if now && call == at {
+			panic(errKilled)
+		}
+		return nil
+	}
+	h.model.Before = func(hcsmodel.Call, string) error { call++; return die(!after) }
+	h.model.After = func(hcsmodel.Call, string) error { return die(after) }
+	died, err := survive(do)
+	h.model.Before, h.model.After = nil, nil
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return died
 }
 
 // failNext makes the next calls of that name fail with codes, one each, before

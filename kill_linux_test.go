@@ -3,213 +3,213 @@
 package mount
 
 import (
-	"bytes"
-	"fmt"
-	"io"
 	"os"
-	"runtime"
+	"path/filepath"
+	"sort"
 	"strings"
-	"syscall"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
 )
 
-// The tests here run a scenario in a child process and stop it before each of
-// the system calls with which it changes a file. The child runs on its first
-// thread, which is the one that is traced.
-
-func init() {
-	if os.Getenv(childTask) != "" {
-		runtime.LockOSThread()
-	}
-}
-
 func TestAProcessKilledAtAnyStepLeavesNothingThatUnmountAllDoesNotCleanUp(t *testing.T) {
-	for _, scenario := range scenarios {
-		t.Run(scenario.name, func(t *testing.T) {
-			t.Parallel()
-			killed, at := true, 1
-			for ; killed; at++ {
-				h := sharedHost(t, newHost(t).dir)
-				m := scenario.host(h)
-				scenario.prepare(h, m)
-				child := startChild(t, scenario, h.dir)
-				changes := 0
-				child.run(func(change) {
-					if changes++; changes == at {
-						child.kill()
+	underPersonalities(t, true, func(t *testing.T, p hcsmodel.Personality) {
+		for _, s := range scenarios {
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				h := newSharedHost(t, p)
+				m := s.begin(h)
+				// What is there before a change is what a process leaves that is killed then.
+				var left []state
+				child := startChild(t)
+				err := child.run(s, h.dir, func(change) {
+					if now := stateOf(t, h.dir); len(left) == 0 || !now.equal(left[len(left)-1]) {
+						left = append(left, now)
 					}
 				})
-				killed = child.killed
-				if !killed && child.status != 0 {
-					t.Fatalf("the child failed: %s", child.output)
+				if err != nil {
+					t.Fatal(err)
 				}
-				if !scenario.foreign {
-					h.wantNoLeak()
+				for i, state := range left {
+					state.restore(t, h.dir)
+					h := sharedHost(t, h.dir)
+					h.wantNoHarm(s)
+					s.wantRecovered(h, m, false)
+					if t.Failed() {
+						t.Fatalf("in state %d of %d, which was\n%s", i, len(left), state)
+					}
 				}
-				scenario.wantRecovered(h, m)
-				if t.Failed() {
-					t.Fatalf("killed before change %d", at)
-				}
-			}
-			t.Logf("killed before each of %d changes", at-2)
-		})
-	}
-}
-
-func TestARecordIsOnTheDiskBeforeItGetsItsName(t *testing.T) {
-	for _, scenario := range scenarios {
-		h := sharedHost(t, newHost(t).dir)
-		m := scenario.host(h)
-		scenario.prepare(h, m)
-		written := map[string]bool{} // and not yet on the disk
-		startChild(t, scenario, h.dir).run(func(c change) {
-			switch c.number {
-			case unix.SYS_WRITE:
-				written[c.path] = true
-			case unix.SYS_FSYNC:
-				delete(written, c.path)
-			case unix.SYS_RENAMEAT:
-				if written[c.path] && strings.HasPrefix(c.path, h.path("table")) {
-					t.Errorf("%s: %s is renamed before it is on the disk", scenario.name, c.path)
-				}
-			}
-		})
-	}
-}
-
-// tracee is a child process that is stopped at its system calls.
-type tracee struct {
-	t      *testing.T
-	pid    int
-	stderr *os.File
-	killed bool
-	status int
-	output string
-}
-
-// change is a system call that is about to change a file.
-type change struct {
-	number uint64
-	path   string
-}
-
-// startChild starts the scenario in a child. The goroutine keeps its thread,
-// which is the tracer, until run returns.
-func startChild(t *testing.T, s scenario, dir string) *tracee {
-	runtime.LockOSThread()
-	stderr, err := os.Create(dir + "/stderr")
-	if err != nil {
-		t.Fatal(err)
-	}
-	child, err := os.StartProcess("/proc/self/exe", []string{os.Args[0]}, &os.ProcAttr{
-		Env:   childEnv("scenario "+s.name, dir),
-		Files: []*os.File{nil, nil, stderr},
-		Sys:   &syscall.SysProcAttr{Ptrace: true},
+				count("kills", p, len(left))
+			})
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &tracee{t: t, pid: child.Pid, stderr: stderr}
-	if err := child.Release(); err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
-// run runs the child to its end and calls f before each change.
-func (c *tracee) run(f func(change)) {
-	defer runtime.UnlockOSThread()
-	defer c.stderr.Close()
-	for first := true; ; first = false {
-		var status syscall.WaitStatus
-		if _, err := syscall.Wait4(c.pid, &status, syscall.WALL, nil); err != nil {
-			c.t.Fatal(err)
+func TestAKilledProcessHoldsNoLock(t *testing.T) {
+	s := scenarios[0]
+	for at, killed := 1, true; killed; at++ {
+		h := newSharedHost(t, hcsmodel.Likely)
+		m := s.begin(h)
+		child := startChild(t)
+		changes := 0
+		err := child.run(s, h.dir, func(change) {
+			if changes++; changes == at {
+				child.kill()
+			}
+		})
+		if killed = child.killed; !killed && err != nil {
+			t.Fatal(err)
 		}
-		if status.Exited() || status.Signaled() {
-			c.status = status.ExitStatus()
-			output, err := os.ReadFile(c.stderr.Name())
+		s.wantRecovered(h, m, false)
+	}
+}
+
+func TestARecordIsOnTheDiskBeforeItGetsItsNameAndBeforeHCSAndTheLinkCount(t *testing.T) {
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			h := newSharedHost(t, hcsmodel.Likely)
+			m := s.begin(h)
+			_, layer, err := resolveSource(m.Source)
 			if err != nil {
-				c.t.Fatal(err)
+				t.Fatal(err)
 			}
-			c.output = string(output)
-			return
-		}
-		signal := syscall.Signal(0)
-		switch stop := status.StopSignal(); {
-		case first:
-			if err := syscall.PtraceSetOptions(c.pid, syscall.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
-				c.t.Fatal(err)
+			record := h.table.layerPath(layer)
+			written, made := map[string]bool{}, map[string]bool{} // and not yet on the disk
+			err = startChild(t).run(s, h.dir, func(c change) {
+				switch c.number {
+				case unix.SYS_OPENAT:
+					made[c.path] = true
+				case unix.SYS_WRITE, unix.SYS_PWRITE64:
+					written[c.path] = true
+					opens := strings.HasPrefix(c.data, string(hcsmodel.Activate)) || strings.HasPrefix(c.data, string(hcsmodel.Prepare))
+					if c.path == h.path("hcs", "calls") && opens && (isGone(record) || made[record]) {
+						t.Errorf("HCS is called before there is a record on the disk: %s", c.data)
+					}
+				case unix.SYS_FSYNC:
+					delete(written, c.path)
+					delete(made, c.path)
+				case unix.SYS_RENAMEAT:
+					if written[c.path] && strings.HasPrefix(c.path, h.path("table")) {
+						t.Errorf("%s is renamed before it is on the disk", c.path)
+					}
+					made[c.to] = made[c.path]
+				case unix.SYS_SYMLINKAT:
+					if written[record] || isGone(record) {
+						t.Error("the link is made before its record is on the disk")
+					}
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-		case stop == syscall.SIGTRAP|0x80:
-			if next, is := c.change(); is {
-				f(next)
-			}
-		case stop != syscall.SIGTRAP:
-			signal = stop
-		}
-		if err := syscall.PtraceSyscall(c.pid, int(signal)); err != nil && err != syscall.ESRCH {
-			c.t.Fatal(err)
-		}
+		})
 	}
 }
 
-func (c *tracee) kill() {
-	if err := syscall.Kill(c.pid, syscall.SIGKILL); err != nil {
-		c.t.Fatal(err)
-	}
-	c.killed = true
-}
+// state is what there is in some directories of a host: the content of files, the text of
+// links after " -> ", and "/" for directories, by path.
+type state map[string]string
 
-// change returns the change that the child is about to make, if it is.
-func (c *tracee) change() (change, bool) {
-	// struct ptrace_syscall_info, at the entry of a system call.
-	var info struct {
-		op                         uint8
-		arch                       uint32
-		instruction, stack, number uint64
-		args                       [6]uint64
+// changing is what a process may change on a host.
+var changing = []string{"table", "mnt", "hcs", "boot"}
+
+// stateOf returns the state of all that a process may change, or of some directories.
+func stateOf(t testing.TB, dir string, names ...string) state {
+	t.Helper()
+	if len(names) == 0 {
+		names = changing
 	}
-	const getSyscallInfo, entry = 0x420e, 1
-	if _, _, errno := syscall.Syscall6(syscall.SYS_PTRACE, getSyscallInfo, uintptr(c.pid),
-		unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0); errno != 0 {
-		c.t.Fatalf("ptrace: %v", errno)
-	}
-	if info.op != entry {
-		return change{}, false
-	}
-	switch info.number {
-	case unix.SYS_MKDIRAT, unix.SYS_UNLINKAT, unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2:
-		return change{info.number, c.text(info.args[1])}, true
-	case unix.SYS_SYMLINKAT:
-		return change{info.number, c.text(info.args[2])}, true
-	case unix.SYS_OPENAT:
-		return change{info.number, c.text(info.args[1])}, info.args[2]&unix.O_CREAT != 0
-	case unix.SYS_WRITE, unix.SYS_FSYNC:
-		path, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", c.pid, info.args[0]))
+	s := state{}
+	for _, name := range names {
+		err := filepath.WalkDir(filepath.Join(dir, name), func(path string, entry os.DirEntry, err error) error {
+			if os.IsNotExist(err) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			key := strings.TrimPrefix(path, dir+"/")
+			switch {
+			case entry.IsDir():
+				s[key] = "/"
+			case entry.Type() == os.ModeSymlink:
+				text, err := os.Readlink(path)
+				s[key] = " -> " + text
+				return err
+			default:
+				data, err := os.ReadFile(path)
+				s[key] = string(data)
+				return err
+			}
+			return nil
+		})
 		if err != nil {
-			c.t.Fatal(err)
+			t.Fatal(err)
 		}
-		isFile := strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "/dev/null") && path != c.stderr.Name()
-		return change{info.number, path}, isFile
 	}
-	return change{}, false
+	return s
 }
 
-// text returns a string in the memory of the child.
-func (c *tracee) text(address uint64) string {
-	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", c.pid))
-	if err != nil {
-		c.t.Fatal(err)
+func (s state) equal(other state) bool {
+	if len(s) != len(other) {
+		return false
 	}
-	defer memory.Close()
-	data := make([]byte, unix.PathMax)
-	n, err := memory.ReadAt(data, int64(address))
-	if n == 0 && err != nil && err != io.EOF {
-		c.t.Fatal(err)
+	for path, content := range s {
+		if is, ok := other[path]; !ok || is != content {
+			return false
+		}
 	}
-	text, _, _ := bytes.Cut(data[:n], []byte{0})
-	return string(text)
+	return true
+}
+
+// String lists the state without locks and what the model of HCS keeps.
+func (s state) String() string {
+	var list strings.Builder
+	for _, path := range s.paths() {
+		if !strings.HasPrefix(path, "table/lock/") && !strings.HasPrefix(path, "hcs/") {
+			list.WriteString(path + ": " + s[path] + "\n")
+		}
+	}
+	return list.String()
+}
+
+// paths returns the paths, each after that of the directory it is in.
+func (s state) paths() []string {
+	var paths []string
+	for path := range s {
+		paths = append(paths, path)
+	}
+	sort.Strings(paths)
+	return paths
+}
+
+// restore makes what a process may change as it was, or some directories.
+func (s state) restore(t testing.TB, dir string, names ...string) {
+	t.Helper()
+	if len(names) == 0 {
+		names = changing
+	}
+	for _, name := range names {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range s.paths() {
+		var err error
+		content := s[path]
+		path = filepath.Join(dir, path)
+		switch text, isLink := strings.CutPrefix(content, " -> "); {
+		case content == "/":
+			err = os.Mkdir(path, 0o755)
+		case isLink:
+			err = os.Symlink(text, path)
+		default:
+			err = os.WriteFile(path, []byte(content), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }

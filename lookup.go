@@ -1,40 +1,67 @@
 package mount
 
 import (
-	"context"
+	stderrors "errors"
 	"os"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/pkg/errors"
 )
 
-// lookup returns what the table knows of the mount at dir.
-func (mt *mounter) lookup(ctx context.Context, dir string) (Info, error) {
+// Info is what Lookup and List tell of a mount. Mountpoint is its target, Source the
+// directory of the layer, Root what the link at the target leads to (the volume of a
+// writable layer, the directory of a read-only one, or the Files folder of one without
+// parents; "" until HCS has told it) and FSType "windows-layer". The rest is empty.
+type Info = mountinfo.Info
+
+func (r *record) info(at *target) Info {
+	info := Info{Mountpoint: at.Path, Source: r.Source, FSType: layerType}
+	if r.Volume != "" {
+		info.Root = r.destination()
+	}
+	return info
+}
+
+// lookup returns what the table knows of the mount at dir. It waits for nobody.
+func (mt *mounter) lookup(dir string) (Info, error) {
 	dir, err := absolute(dir)
 	if err != nil {
 		return Info{}, errors.WithMessage(err, "failed to look up mount")
 	}
-	target, err := targetKey(dir)
+	at, err := newTarget(dir)
 	if err != nil {
 		return Info{}, err
 	}
-	none := errors.WithStack(&os.PathError{Op: "look up mount", Path: dir, Err: os.ErrNotExist})
-	if !mt.table.has(target) {
-		return Info{}, none
-	}
-	if err := mt.table.prepare(); err != nil {
+	r, err := mt.recordAt(at.Key)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return Info{}, err
 	}
-	unlock, err := mt.table.lockTarget(ctx, target)
-	if err != nil {
-		return Info{}, err
+	if recorded := r.at(at.Key); recorded != nil && recorded.Shown && r.Boot == mt.boot {
+		return r.info(recorded), nil
 	}
-	defer unlock()
-	r, err := mt.table.read(target)
-	if errors.Is(err, os.ErrNotExist) || err == nil && r.Volume == "" {
-		return Info{}, none
+	return Info{}, errors.WithStack(&os.PathError{Op: "look up mount", Path: dir, Err: os.ErrNotExist})
+}
+
+// recordAt returns the record of the layer that the index has for a target.
+func (mt *mounter) recordAt(target key) (r record, err error) {
+	if there, err := mt.table.isThere(); !there || err != nil {
+		return r, err
 	}
-	if err != nil {
-		return Info{}, err
+	layer, err := mt.table.layerAt(target)
+	if err == nil {
+		r, err = mt.table.read(layer)
 	}
-	return Info{Mountpoint: r.Target, Source: r.Source, Root: r.link(), FSType: layerType}, nil
+	return r, err
+}
+
+func (mt *mounter) list() (infos []Info, err error) {
+	if there, err := mt.table.isThere(); !there || err != nil {
+		return nil, err
+	}
+	unread, err := mt.table.each(func(r record) {
+		for i := range r.Targets {
+			infos = append(infos, r.info(&r.Targets[i]))
+		}
+	})
+	return infos, stderrors.Join(append(unread, err)...)
 }

@@ -1,24 +1,21 @@
-// Package mount shows Windows container layers at a path and takes them away
-// again.
+// Package mount shows Windows container layers at a path and takes them away again.
 //
-// A snapshotter hands out a [Mount]: Type "windows-layer", the layer's
-// directory as Source and its parents as a JSON list in an option. Mounting it
-// opens the layer through the Host Compute Service (HCS) and makes a directory
-// symlink to it at the target; unmounting removes the link and closes the
-// layer. HCS cannot tell which layer a link shows, so a small record of every
-// mount is kept on disk (the mount table, see [SetTableDir]). It is written
-// before HCS is called: whenever a process dies, [Unmount] in another one finds
-// the record and cleans up.
+// A snapshotter hands out a [Mount]: Type "windows-layer", the layer's directory as Source and its
+// parents as a JSON list in an option. Mounting it opens the layer through the Host Compute Service
+// (HCS) and makes a directory symlink to it at the target; unmounting removes the link and closes
+// the layer. HCS cannot tell which layer a link shows, so a record of every open layer is kept on
+// disk (the mount table, see [SetTableDir]). It is written before HCS is called: whenever a process
+// dies, [Unmount] in another one finds the record and cleans up.
 //
-// Mount is all or nothing, Unmount can be repeated, and both are safe to call
-// from many goroutines and processes at once. Windows does the work on Windows
-// only; elsewhere the functions that would touch a layer report
+// Mount is all or nothing, Unmount can be repeated, and both are safe to call from many goroutines
+// and processes at once. Anywhere but on Windows the functions that would touch a layer report
 // [errors.ErrUnsupported].
 package mount
 
 import (
 	"context"
 	stderrors "errors"
+	"slices"
 
 	"github.com/pkg/errors"
 )
@@ -42,40 +39,48 @@ type Mount struct {
 	// Target is an optional sub-directory of the target, in which the layer is
 	// shown instead. It cannot lead out of the target.
 	Target string
-	// Options holds ParentLayerPathsFlag with the layer's parents, and possibly
-	// "ro", which protects nothing: see the README.
+	// Options holds ParentLayerPathsFlag with the layer's parents, and possibly "ro",
+	// which protects nothing.
 	Options []string
 }
 
-// ReadOnly tells whether the mount has the option "ro", which Mount does not
-// enforce.
-func (m *Mount) ReadOnly() bool {
-	for _, option := range m.Options {
-		if option == "ro" {
-			return true
-		}
-	}
-	return false
-}
+// ReadOnly reports whether the mount has the option "ro", which Mount does not enforce.
+func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 
-// All mounts the mounts at target, in order; each may name a sub-directory of
-// its own in Target. When one fails, those mounted before it are unmounted
-// again, last first, and the error holds what failed, in mounting and in
-// unmounting alike. Its errors are those of [Mount.Mount] and [Unmount].
+// Mount opens the layer m.Source and shows it at target, or at the directory below target
+// that m.Target names. A layer may be shown at several targets: it is opened once, with the
+// parents of the first. Of a layer without parents its Files folder is shown.
+//
+// The target must be absent, an empty directory (the link takes its place until Unmount puts
+// a directory back) or what a restart of the system, or a process that was killed while it
+// mounted or unmounted, left there. A mount that is whole is live, also when its process has
+// died: Unmount it first. The directory that the target is in must exist, and so must those
+// on the way to m.Target, none of which may be a link. Whoever may write there can put
+// something else in the place of the link: it must belong to whom the target's readers trust.
+//
+// Nothing is touched when m or target is malformed: a Type other than "windows-layer",
+// parents that GetParentPaths refuses, a Source that is relative, the root of a volume or
+// ends in an element that is empty, "." or "..", a target that is the root of a volume, or a
+// path that has a NUL or names something that is not a plain directory to Windows. A relative
+// target is taken from the working directory. A target in use gives an error that matches
+// os.ErrExist, and a layer that other code has open one that matches
+// windows.ERROR_SHARING_VIOLATION (or, without a scratch disk, what PrepareLayer says). What
+// HCS says can be matched as its Windows code, or as a *hcsshim.HcsError.
+//
+// What may pass in a moment is tried five times in all, 100 ms apart: some codes of HCS, and
+// what something else keeps from being done by having a file open. Any failure is undone. What
+// could not be undone is in the error too, and on record, so that Unmount can try again.
+func (m *Mount) Mount(target string) error { return m.mount(target) }
+
+// All mounts the mounts at target, in order; each may name a sub-directory of its own in
+// Target. When one fails, those mounted before it are unmounted again, last first. The error
+// holds all that failed, and its errors are those of [Mount.Mount] and [Unmount].
 func All(mounts []Mount, target string) error {
-	mt, err := newMounter()
-	if err != nil {
-		return err
-	}
-	return mt.all(context.Background(), mounts, target)
+	return withMounter(func(mt *mounter) error { return mt.all(context.Background(), mounts, target) })
 }
 
 // UnmountMounts unmounts the mounts at target, last first, as [UnmountAll] does.
 // It goes on after a failure, and returns all errors. flags are not used.
 func UnmountMounts(mounts []Mount, target string, flags int) error {
-	mt, err := newMounter()
-	if err != nil {
-		return err
-	}
-	return mt.unmountMounts(context.Background(), mounts, target)
+	return withMounter(func(mt *mounter) error { return mt.unmountMounts(mounts, target) })
 }

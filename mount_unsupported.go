@@ -2,9 +2,8 @@
 
 package mount
 
-// Mount reports ErrNotImplementOnUnix and touches nothing: only Windows has
-// container layers.
-func (m *Mount) Mount(target string) error { return ErrNotImplementOnUnix }
+// Only Windows has container layers.
+func (m *Mount) mount(target string) error { return ErrNotImplementOnUnix }
 
 // Unmount reports ErrNotImplementOnUnix and touches nothing.
 func Unmount(mount string, flags int) error { return ErrNotImplementOnUnix }
@@ -14,6 +13,9 @@ func UnmountAll(mount string, flags int) error { return ErrNotImplementOnUnix }
 
 // Lookup reports ErrNotImplementOnUnix.
 func Lookup(dir string) (Info, error) { return Info{}, ErrNotImplementOnUnix }
+
+// List reports ErrNotImplementOnUnix.
+func List() ([]Info, error) { return nil, ErrNotImplementOnUnix }
 
 // SetTableDir reports ErrNotImplementOnUnix.
 func SetTableDir(dir string) error { return ErrNotImplementOnUnix }

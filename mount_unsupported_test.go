@@ -13,6 +13,7 @@ func TestEverywhereButOnWindowsMountsAreUnsupportedAndTouchNothing(t *testing.T)
 	target := filepath.Join(t.TempDir(), "a")
 	m := Mount{Type: "windows-layer", Source: `C:\layers\1`}
 	_, lookupErr := Lookup(target)
+	_, listErr := List()
 	_, cleanupErr := CleanupTempMounts(0)
 	never := func(string) error { t.Error("called"); return nil }
 	for name, err := range map[string]error{
@@ -23,6 +24,7 @@ func TestEverywhereButOnWindowsMountsAreUnsupportedAndTouchNothing(t *testing.T)
 		"UnmountMounts": UnmountMounts([]Mount{m}, target, 0),
 		"SetTableDir":   SetTableDir(target),
 		"Lookup":        lookupErr,
+		"List":          listErr,
 
 		"UnmountRecursive":      UnmountRecursive(target, 0),
 		"WithTempMount":         WithTempMount(t.Context(), []Mount{m}, never),

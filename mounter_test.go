@@ -5,6 +5,7 @@ package mount
 import (
 	"context"
 	stderrors "errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,7 +42,7 @@ func TestALayerAtSeveralTargetsIsOpenedOnceAndClosedWithItsLast(t *testing.T) {
 	h.mustMount(m, h.target("a"))
 	h.mustMount(m, h.target("b"))
 	h.mustMount(m, h.target("c"))
-	h.wantCalls(calls(openCalls, []string{"GetLayerMountPath 2", "GetLayerMountPath 2"})...)
+	h.wantCalls(openCalls...)
 	h.wantAt(h.target("c"), describe(h.target("a")))
 
 	h.model.ResetCalls()
@@ -75,7 +76,7 @@ func TestALayerWithoutParentsAndWithoutFilesIsRefusedAndClosed(t *testing.T) {
 			if file != "nothing" {
 				h.write(filepath.Join(m.Source, "Files"), "")
 			}
-			wantError(t, h.mount(m, h.mkdir(h.target("a"))), "no Files folder in layer "+m.Source)
+			wantError(t, h.mount(m, h.mkdir(h.target("a"))), "the link to "+filepath.Join(m.Source, "Files")+" does not show layer "+m.Source)
 			h.wantAt(h.target("a"), "directory of []")
 			h.wantClosed()
 		})
@@ -84,7 +85,7 @@ func TestALayerWithoutParentsAndWithoutFilesIsRefusedAndClosed(t *testing.T) {
 
 func TestAnEmptyMountPathIsTheDirectoryOfTheLayer(t *testing.T) {
 	h := newHost(t)
-	h.model.EmptyMountPath = true
+	h.model.Personality.OpenPathEmpty = true
 	m := h.scratch("2")
 	h.mustMount(m, h.target("a"))
 	h.wantAt(h.target("a"), "link to "+m.Source+"/")
@@ -150,113 +151,97 @@ func TestALiveMountIsRefusedAndUntouched(t *testing.T) {
 	h.wantOpen("2")
 }
 
-func TestALiveMountIsLeftAloneWhenHCSCannotTell(t *testing.T) {
-	h := newHost(t)
-	h.mustMount(h.scratch("2"), h.target("a"))
-	before := describe(h.target("a"))
-	h.failNext(hcsmodel.MountPath, errorGenFailure, errorGenFailure)
-	wantError(t, h.mount(h.scratch("2"), h.target("a")), "failed to get mount path", errorGenFailure)
-	wantError(t, h.mount(h.scratch("2"), h.target("b")), "failed to get mount path", errorGenFailure)
-	h.wantAt(h.target("a"), before)
-	h.wantAt(h.target("b"), "nothing")
-}
-
 func TestAnAbsentParentOfTheTargetIsRefusedBeforeHCSIsCalled(t *testing.T) {
 	h := newHost(t)
 	wantError(t, h.mount(h.scratch("2"), h.target("no/a")), "failed to mount at", os.ErrNotExist)
 	h.wantCalls()
 }
 
-func TestAfterARebootTheStaleLinkIsReplaced(t *testing.T) {
+func TestAfterARebootTheStaleLinkIsReplacedWithoutACallForItsLayer(t *testing.T) {
 	h := newHost(t)
-	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
+	h.mustMount(h.scratch("3"), h.mkdir(h.target("a")))
 	h.reboot()
-	h.mustMount(h.scratch("3"), h.target("a"))
-	if source := h.record(h.target("a")).Source; source != h.path("layers", "3") {
-		t.Errorf("the target shows %s", source)
-	}
+	h.model.ResetCalls()
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.wantCalls(openCalls...)
+	h.wantAt(h.target("a"), "link to "+h.link(h.scratch("2")))
 	h.mustUnmount(h.target("a"))
 	h.wantAt(h.target("a"), "directory of []")
 	h.wantClosed()
 }
 
-func (h *host) reboot() {
-	h.t.Helper()
-	if err := h.model.Reboot(); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-func TestAfterARebootASecondTargetOpensTheLayerAgain(t *testing.T) {
+func TestAfterARebootASecondTargetOpensTheLayerAgainAndTheFirstIsCleanedUp(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
+	h.mustMount(m, h.mkdir(h.target("a")))
 	h.reboot()
 	h.model.ResetCalls()
 	h.mustMount(m, h.target("b"))
-	volume := openCalls[:1]
-	h.wantCalls(calls(volume, volume, volume, volume, volume, openCalls)...) // asked five times
+	h.wantCalls(openCalls...)
+	h.wantAt(h.target("a"), "directory of []")
 	h.mustUnmount(h.target("a"))
 	h.wantOpen("2")
 	h.mustUnmount(h.target("b"))
 	h.wantClosed()
 }
 
-func TestALiveMountIsKeptWhileHCSCannotTellThatItIsOpen(t *testing.T) {
+func TestOfTwoMountsAtATargetOneIsRefused(t *testing.T) {
+	h := newHost(t)
+	first, second := h.scratch("2"), h.scratch("3")
+	done := make(chan error, 1)
+	h.model.Before = func(call hcsmodel.Call, layer string) error {
+		if call == hcsmodel.Prepare && layer == first.Source {
+			go func() { done <- h.mount(second, h.target("a")) }()
+			h.awaitWaiting(done, "t"+string(h.key(h.target("a"))))
+			if len(done) != 0 {
+				t.Error("the second does not wait for the first")
+			}
+		}
+		return nil
+	}
+	h.mustMount(first, h.target("a"))
+	wantError(t, <-done, "it shows layer "+first.Source, os.ErrExist)
+	h.wantOpen("2")
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+func TestALiveMountIsKeptWithoutAskingHCS(t *testing.T) {
 	for name, layer := range map[string]func(*host) *Mount{
 		"scratch":    scratch2,
 		"base layer": base2,
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			m := layer(h)
-			h.mustMount(m, h.target("a"))
+			h.mustMount(layer(h), h.target("a"))
 			shown := describe(h.target("a"))
-			for _, code := range []syscall.Errno{errorNotReady, errorDeviceNotConnected} {
-				h.failNext(hcsmodel.MountPath, code, code, code, code, code)
-				wantError(t, h.mount(h.scratch("3"), h.target("a")), "it shows layer", os.ErrExist)
-			}
+			h.model.ResetCalls()
+			wantError(t, h.mount(h.scratch("3"), h.target("a")), "it shows layer", os.ErrExist)
+			h.wantCalls()
 			h.wantAt(h.target("a"), shown)
 			h.wantOpen("2")
 		})
 	}
 }
 
-func TestAStaleLinkIsReplacedWhateverCodeTellsThatItsLayerIsClosed(t *testing.T) {
-	for _, code := range []syscall.Errno{errorFileNotFound, errorPathNotFound, errorNotReady, errorDevNotExist,
-		errorInvalidParameter, errorDeviceNotConnected, errorNotFound, errorFilterNotFound} {
-		h := newHost(t)
-		h.mustMount(h.scratch("2"), h.target("a"))
-		h.reboot()
-		h.model.Before = func(call hcsmodel.Call, layer string) error {
-			if call != hcsmodel.MountPath || layer != h.path("layers", "2") {
-				return nil
-			}
-			return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
-		}
-		if err := h.mount(h.scratch("3"), h.target("a")); err != nil {
-			t.Errorf("code %d: %v", code, err)
-		}
-	}
-}
-
-func TestNothingIsTouchedWhileNobodyCanTellWhetherALayerIsOpen(t *testing.T) {
+func TestAVolumeThatTheSystemCannotLookAtIsTakenForThere(t *testing.T) {
 	h := newHost(t)
-	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
-	r := h.record(h.target("a"))
-	r.Volume = h.path("file", "volume") // what cannot be reached, and has not gone
 	h.write(h.path("file"), "")
-	if err := stderrors.Join(h.table.update(r), os.Remove(r.Target), os.Symlink(r.link(), r.Target)); err != nil {
-		t.Fatal(err)
+	for path, want := range map[string]bool{
+		h.dir:                    true,
+		h.path("none"):           false,
+		h.path("file", "volume"): true,
+	} {
+		if got := isThere(path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
 	}
-	h.failNext(hcsmodel.MountPath, errorNotReady, errorNotReady, errorNotReady, errorNotReady, errorNotReady)
-	wantError(t, h.mount(h.scratch("3"), h.target("a")), "failed to get mount path of layer "+m.Source, errorNotReady)
-	h.wantAt(h.target("a"), "link to "+r.link())
-	h.wantOpen("2")
 }
 
 func TestALayerThatIsOpenElsewhereIsLeftOpen(t *testing.T) {
+	ask := openCalls[:1]
+	asked := calls(ask, ask, ask, ask, ask)
+	activate := openCalls[1:2]
 	for _, test := range []struct {
 		name  string
 		layer func(h *host) *Mount
@@ -264,13 +249,14 @@ func TestALayerThatIsOpenElsewhereIsLeftOpen(t *testing.T) {
 		want  []string
 		code  syscall.Errno
 	}{
-		{"active", scratch2, func(h *host, m *Mount) error { return h.model.ActivateLayer(m.Source) }, openCalls[:1], errorSharingViolation},
+		{"active", scratch2, func(h *host, m *Mount) error { return h.model.ActivateLayer(m.Source) }, asked, errorSharingViolation},
 		{"active, which HCS does not tell", scratch2, func(h *host, m *Mount) error {
 			h.failNext(hcsmodel.MountPath, errorNotReady)
 			return h.model.ActivateLayer(m.Source)
-		}, openCalls[:2], errorSharingViolation},
-		{"prepared", scratch2, openElsewhere, openCalls[:1], errorSharingViolation},
-		{"read-only", base2, openElsewhere, []string{"GetLayerMountPath 2", "ActivateLayer 2", "PrepareLayer 2 []"}, errorInvalidParameter},
+		}, calls(ask, activate, activate, activate, activate, activate), errorSharingViolation},
+		{"prepared", scratch2, openElsewhere, asked, errorSharingViolation},
+		{"read-only", base2, openElsewhere, calls(ask, activate, []string{"PrepareLayer 2 []"}, ask), errorInvalidParameter},
+		{"read-only, with a scratch disk", committed2, openElsewhere, calls(ask, activate, openCalls[2:3], ask), errorInvalidParameter},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHost(t)
@@ -282,8 +268,8 @@ func TestALayerThatIsOpenElsewhereIsLeftOpen(t *testing.T) {
 			wantError(t, h.mount(m, h.target("a")), "layer "+m.Source, test.code)
 			h.wantCalls(test.want...)
 			h.wantOpen("2")
-			if len(h.records()) != 0 {
-				t.Error("a record is left")
+			if left := h.tableFiles(); len(left) != 0 {
+				t.Errorf("left in the table: %q", left)
 			}
 		})
 	}
@@ -292,56 +278,97 @@ func TestALayerThatIsOpenElsewhereIsLeftOpen(t *testing.T) {
 func scratch2(h *host) *Mount { return h.scratch("2") }
 func base2(h *host) *Mount    { return h.base("2") }
 
+// committed2 makes layer 2 a read-only layer with parents, which has kept its scratch
+// disk.
+func committed2(h *host) *Mount {
+	h.write(h.path("layers", "2", "Files", "hello.txt"), "hello")
+	return h.scratch("2")
+}
+
 // openElsewhere opens a layer as other code does, without a record.
 func openElsewhere(h *host, m *Mount) error {
 	return stderrors.Join(h.model.ActivateLayer(m.Source), h.model.PrepareLayer(m.Source, []string{`C:\layers\1`}))
 }
 
 func TestATransientErrorIsTriedAgain(t *testing.T) {
+	activate, prepare, ask := openCalls[1:2], openCalls[1:3], openCalls[:1]
 	for _, test := range []struct {
-		call hcsmodel.Call
-		want [][]string // calls of a failed attempt
+		call  hcsmodel.Call
+		code  syscall.Errno
+		layer func(*host) *Mount
+		open  []string // calls that open the layer
+		fail  []string // calls of an attempt that fails
 	}{
-		{hcsmodel.Activate, [][]string{openCalls[1:2], closeCalls[1:]}},
-		{hcsmodel.Prepare, [][]string{openCalls[1:3], closeCalls[1:]}},
-		{hcsmodel.MountPath, [][]string{openCalls[1:], closeCalls}},
+		{hcsmodel.Activate, errorNotReady, scratch2, openCalls[1:], calls(activate, ask, closeCalls)},
+		{hcsmodel.Activate, errorDeviceNotConnected, scratch2, openCalls[1:], calls(activate, ask, closeCalls)},
+		// Somebody else may have the layer open, so that nothing is undone.
+		{hcsmodel.Activate, errorSharingViolation, scratch2, openCalls[1:], activate},
+		{hcsmodel.Activate, errorNotReady, committed2, openCalls[1:], activate},
+		{hcsmodel.Prepare, errorNotReady, scratch2, openCalls[1:], calls(prepare, ask, closeCalls)},
+		{hcsmodel.Prepare, errorDeviceNotConnected, scratch2, openCalls[1:], calls(prepare, ask, closeCalls)},
+		{hcsmodel.Prepare, errorTimeout, scratch2, openCalls[1:], calls(prepare, ask, closeCalls)},
+		{hcsmodel.Prepare, errorTimeout, committed2, openCalls[1:], calls(prepare, ask, closeCalls)},
+		// Only the question is asked again.
+		{hcsmodel.MountPath, errorNotReady, scratch2, ask, ask},
+		{hcsmodel.MountPath, errorDeviceNotConnected, scratch2, ask, ask},
 	} {
-		t.Run(string(test.call), func(t *testing.T) {
+		first := openCalls[:1]
+		if test.call == hcsmodel.MountPath {
+			first = openCalls[:3]
+		}
+		four := calls(test.fail, test.fail, test.fail, test.fail)
+		name := fmt.Sprintf("%s 0x%x %d calls", test.call, uintptr(test.code), len(test.fail))
+		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			h.failOpening(test.call, errorNotReady, errorDeviceNotConnected, errorNotReady, errorNotReady)
-			h.mustMount(h.scratch("2"), h.target("a"))
-			failed := calls(test.want...)
-			h.wantCalls(calls(openCalls[:1], failed, failed, failed, failed, openCalls[1:])...)
+			h.failOpening(test.call, test.code, test.code, test.code, test.code)
+			h.mustMount(test.layer(h), h.target("a"))
+			h.wantCalls(calls(first, four, test.open)...)
 			if h.pauses != 4 {
 				t.Errorf("%d pauses, want 4", h.pauses)
 			}
 		})
-		t.Run(string(test.call)+" five times in all", func(t *testing.T) {
+		t.Run(name+" five times in all", func(t *testing.T) {
 			h := newHost(t)
-			h.failOpening(test.call, errorNotReady, errorNotReady, errorNotReady, errorNotReady, errorDeviceNotConnected)
-			wantError(t, h.mount(h.scratch("2"), h.target("a")), "layer "+h.path("layers", "2"), errorDeviceNotConnected)
-			failed := calls(test.want...)
-			h.wantCalls(calls(openCalls[:1], failed, failed, failed, failed, failed)...)
+			h.failOpening(test.call, test.code, test.code, test.code, test.code, test.code)
+			wantError(t, h.mount(test.layer(h), h.target("a")), "layer "+h.path("layers", "2"), test.code)
+			want := calls(first, four, test.fail)
+			if test.call == hcsmodel.MountPath {
+				want = calls(want, ask, closeCalls) // and asked once more for the volume that is to go
+			}
+			h.wantCalls(want...)
 			if h.pauses != 4 {
 				t.Errorf("%d pauses, want 4", h.pauses)
 			}
-			h.wantClosed()
-		})
-	}
-	for _, call := range []hcsmodel.Call{hcsmodel.Unprepare, hcsmodel.Deactivate} {
-		t.Run(string(call), func(t *testing.T) {
-			h := newHost(t)
-			h.mustMount(h.scratch("2"), h.target("a"))
-			h.failNext(call, errorNotReady, errorDeviceNotConnected)
-			h.mustUnmount(h.target("a"))
 			h.wantClosed()
 		})
 	}
 }
 
+func TestClosingIsTriedAgainWhateverFails(t *testing.T) {
+	for name, layer := range map[string]func(*host) *Mount{"scratch": scratch2, "base layer": base2, "committed": committed2} {
+		for _, code := range []syscall.Errno{errorNotReady, errorSharingViolation, 0xaa, 5, errorGenFailure} {
+			t.Run(fmt.Sprintf("%s 0x%x", name, uintptr(code)), func(t *testing.T) {
+				h := newHost(t)
+				h.mustMount(layer(h), h.target("a"))
+				h.model.ResetCalls()
+				failing := 2 * 4
+				h.model.Before = func(call hcsmodel.Call, layer string) error {
+					if failing--; failing < 0 {
+						return nil
+					}
+					return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
+				}
+				h.mustUnmount(h.target("a"))
+				h.wantCalls(calls(closeCalls, closeCalls, closeCalls, closeCalls, closeCalls)...)
+				h.wantClosed()
+			})
+		}
+	}
+}
+
 func TestOtherErrorsAreFinal(t *testing.T) {
 	for _, call := range []hcsmodel.Call{hcsmodel.Activate, hcsmodel.Prepare, hcsmodel.MountPath} {
-		for _, code := range []syscall.Errno{errorSharingViolation, errorInvalidParameter} {
+		for _, code := range []syscall.Errno{errorGenFailure, errorInvalidParameter} {
 			h := newHost(t)
 			h.failOpening(call, code)
 			wantError(t, h.mount(h.scratch("2"), h.target("a")), "layer "+h.path("layers", "2"), code)
@@ -355,15 +382,51 @@ func TestOtherErrorsAreFinal(t *testing.T) {
 
 func TestACancelledContextEndsTheTries(t *testing.T) {
 	h := newHost(t)
+	ctx := h.cancelledByAPause()
+	h.failNext(hcsmodel.Prepare, errorNotReady)
+	wantError(t, h.mounter.mount(ctx, h.scratch("2"), h.target("a")), "failed to prepare", errorNotReady, context.Canceled)
+	h.wantClosed()
+}
+
+func TestACancelledContextEndsTheWaitForAVolumeThatIsLate(t *testing.T) {
+	h := newHost(t)
+	h.model.Personality.VolumeLate, h.model.Personality.ClosedPath = 2, hcsmodel.ClosedPathDirectory
+	wantError(t, h.mounter.mount(h.cancelledByAPause(), h.scratch("2"), h.target("a")), "failed to get mount path", context.Canceled)
+	h.wantAt(h.target("a"), "nothing")
+	h.wantClosed()
+}
+
+func TestAVolumeThatIsLateIsWaitedFor(t *testing.T) {
+	for _, closedPath := range []hcsmodel.ClosedPath{hcsmodel.ClosedPathNotReady, hcsmodel.ClosedPathDirectory, hcsmodel.ClosedPathEmpty} {
+		h := newHost(t)
+		h.model.Personality.VolumeLate, h.model.Personality.ClosedPath = 2, closedPath
+		m := h.scratch("2")
+		h.mustMount(m, h.target("a"))
+		h.wantAt(h.target("a"), "link to "+h.link(m))
+		h.mustUnmount(h.target("a"))
+		h.wantClosed()
+	}
+}
+
+func TestACancelledContextEndsTheQuestionWhetherALayerIsOpenElsewhere(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	openedElsewhere(h, m)
+	h.model.ResetCalls()
+	wantError(t, h.mounter.mount(h.cancelledByAPause(), m, h.target("a")), "it is open already", errorSharingViolation)
+	h.wantCalls(openCalls[:1]...)
+}
+
+// cancelledByAPause returns a context that is cancelled when something is to be tried
+// again.
+func (h *host) cancelledByAPause() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
+	h.t.Cleanup(cancel)
 	h.table.pause = func(ctx context.Context) error {
 		cancel()
 		return pause(ctx)
 	}
-	h.failNext(hcsmodel.Prepare, errorNotReady)
-	wantError(t, h.mounter.mount(ctx, h.scratch("2"), h.target("a")), "failed to prepare", errorNotReady, context.Canceled)
-	h.wantClosed()
-	wantError(t, h.mounter.mount(ctx, h.scratch("2"), h.target("a")), "", context.Canceled)
+	return ctx
 }
 
 func TestThePauseEndsByItself(t *testing.T) {
@@ -380,10 +443,10 @@ func TestAFailedUndoIsInTheErrorAndKeepsTheRecord(t *testing.T) {
 	}{
 		{"Activate passes, Deactivate fails", map[hcsmodel.Call]error{
 			hcsmodel.Prepare: errorInvalidParameter, hcsmodel.Deactivate: errorSharingViolation,
-		}, []string{"failed to prepare layer", "undo: failed to deactivate layer"}},
+		}, []string{"failed to prepare layer", "undo: failed to unprepare layer", "failed to deactivate layer", "is still open as"}},
 		{"a transient failure cannot be undone", map[hcsmodel.Call]error{
 			hcsmodel.Prepare: errorNotReady, hcsmodel.Deactivate: errorSharingViolation,
-		}, []string{"failed to prepare layer", "undo: failed to deactivate layer"}},
+		}, []string{"failed to prepare layer", "undo: failed to unprepare layer", "failed to deactivate layer"}},
 		{"no mount path, Unprepare and Deactivate fail", map[hcsmodel.Call]error{
 			hcsmodel.MountPath: errorInvalidParameter, hcsmodel.Unprepare: errorGenFailure, hcsmodel.Deactivate: errorSharingViolation,
 		}, []string{"failed to get mount path of layer", "failed to unprepare layer", "failed to deactivate layer"}},
@@ -471,7 +534,7 @@ func TestASourceThroughALinkIsTheLayerItLeadsTo(t *testing.T) {
 	symlink(t, h.path("layers"), h.path("other"))
 	h.mustMount(m, h.target("a"))
 	h.mustMount(&Mount{Type: m.Type, Source: h.path("other", "2"), Options: m.Options}, h.target("b"))
-	h.wantCalls(calls(openCalls, []string{"GetLayerMountPath 2"})...)
+	h.wantCalls(openCalls...)
 	h.mustUnmount(h.path("other", "2"))
 	h.wantClosed()
 }
@@ -489,7 +552,7 @@ func TestATargetIsReachedAlsoWhenTheLinkByWhichItWasMountedHasGone(t *testing.T)
 	for name, do := range map[string]func(h *host) error{
 		"unmount":            func(h *host) error { return h.unmount(h.target("a")) },
 		"unmount by source":  func(h *host) error { return h.unmount(h.path("layers", "2")) },
-		"unmount from above": func(h *host) error { return h.unmountRecursive(context.Background(), h.path("mnt")) },
+		"unmount from above": func(h *host) error { return h.unmountRecursive(h.path("mnt")) },
 		"mount, after a reboot": func(h *host) error {
 			h.reboot()
 			if err := h.mount(h.scratch("3"), h.target("a")); err != nil {
@@ -513,7 +576,7 @@ func TestALinkThatLeadsElsewhereNowLeadsToNoTarget(t *testing.T) {
 	h := throughLink(t)
 	shown := describe(h.target("a"))
 	symlink(t, h.mkdir(h.path("elsewhere")), h.path("other"))
-	if err := h.unmountRecursive(context.Background(), h.path("other")); err != nil {
+	if err := h.unmountRecursive(h.path("other")); err != nil {
 		t.Error(err)
 	}
 	h.wantAt(h.target("a"), shown)
@@ -541,68 +604,17 @@ func TestRelativeTargetsAreTakenFromTheWorkingDirectory(t *testing.T) {
 	h := newHost(t)
 	t.Chdir(h.path("mnt"))
 	h.mustMount(h.scratch("2"), "a")
-	h.wantAt(h.target("a"), "link to "+h.record(h.target("a")).link())
+	h.wantAt(h.target("a"), "link to "+h.record(h.target("a")).destination())
 	h.mustUnmount("./a/")
 	h.wantClosed()
 }
 
-func TestLookupTellsTheLayerShownAtATarget(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
-	info, err := h.lookup(context.Background(), h.target("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := Info{Mountpoint: h.target("a"), Source: m.Source, Root: h.record(h.target("a")).link(), FSType: "windows-layer"}
-	if info != want {
-		t.Errorf("Lookup = %+v, want %+v", info, want)
-	}
-}
-
-func TestLookupWaitsForAMountThatIsBeingMade(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	found := make(chan error, 1)
-	h.model.After = func(call hcsmodel.Call, _ string) error {
-		if call != hcsmodel.MountPath {
-			return nil
-		}
-		go func() {
-			_, err := h.lookup(context.Background(), h.target("a"))
-			found <- err
-		}()
-		target, err := targetKey(h.target("a"))
-		h.awaitWaiting("t"+string(target), found)
-		return err
-	}
-	h.mustMount(m, h.target("a"))
-	if err := <-found; err != nil {
-		t.Errorf("did not wait: %v", err)
-	}
-}
-
-func TestLookupOfWhatIsNoMountMatchesErrNotExist(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
-	for _, dir := range []string{h.target("b"), m.Source, h.target("a/b"), h.target("no/no")} {
-		_, err := h.lookup(context.Background(), dir)
-		wantError(t, err, "look up mount "+dir, os.ErrNotExist)
-	}
-	h.mustUnmount(h.target("a"))
-	_, err := h.lookup(context.Background(), h.target("a"))
-	wantError(t, err, "look up mount", os.ErrNotExist)
-	_, err = h.lookup(context.Background(), "\x00")
-	wantError(t, err, "NUL")
-}
-
 func TestErrorsMatchTheirWindowsCodeThroughAllWrapping(t *testing.T) {
 	h := newHost(t)
-	h.failNext(hcsmodel.Activate, errorSharingViolation)
+	h.failNext(hcsmodel.Activate, errorGenFailure)
 	err := h.mount(h.scratch("2"), h.target("a"))
 	var hcsErr *hcsmodel.Error
-	if !stderrors.As(err, &hcsErr) || hcsErr.Code != errorSharingViolation {
+	if !stderrors.As(err, &hcsErr) || hcsErr.Code != errorGenFailure || !stderrors.Is(err, errorGenFailure) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -616,7 +628,7 @@ func TestAllMountsInOrderAndUnmountMountsInReverse(t *testing.T) {
 	}
 	h.wantAt(h.target("a/sub"), "link to "+filepath.Join(inner.Source, "Files"))
 	h.model.ResetCalls()
-	if err := h.unmountMounts(context.Background(), []Mount{outer, inner}, h.target("a")); err != nil {
+	if err := h.unmountMounts([]Mount{outer, inner}, h.target("a")); err != nil {
 		t.Fatal(err)
 	}
 	h.wantCalls("UnprepareLayer 0", "DeactivateLayer 0", "UnprepareLayer 2", "DeactivateLayer 2")
@@ -668,27 +680,90 @@ func TestWhatAUserPutAtTheTargetMeanwhileIsLeftAloneAndTheMountUndone(t *testing
 	}
 }
 
+// wantOnlyAsked fails the test when HCS got any call but those that ask for a volume.
+func (h *host) wantOnlyAsked() {
+	h.t.Helper()
+	for _, call := range h.model.Calls() {
+		if !strings.HasPrefix(call, string(hcsmodel.MountPath)) {
+			h.t.Errorf("HCS was called: %s", call)
+		}
+	}
+}
+
 func TestARecordThatCannotBeWrittenLeavesNoLayerOpen(t *testing.T) {
-	t.Run("before HCS is called", func(t *testing.T) {
+	layer := func(h *host) string { return h.table.layerPath(keyOf(h.path("layers", "2"))) }
+	target := func(h *host) string { return h.table.indexPath(keyOf(h.target("a"))) }
+	for name, inTheWay := range map[string]func(h *host) string{
+		"layer": func(h *host) string { return layer(h) + newSuffix },
+		"index": target,
+		"table": func(h *host) string { return h.path("table", "other") },
+	} {
+		t.Run(name+" before HCS is called", func(t *testing.T) {
+			h := newHost(t)
+			path := inTheWay(h)
+			h.write(filepath.Join(path, "in the way"), "")
+			wantError(t, h.mount(h.scratch("2"), h.mkdir(h.target("a"))), "mount table")
+			h.wantOnlyAsked()
+			h.wantAt(h.target("a"), "directory of []")
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			h.wantClosed()
+		})
+	}
+	t.Run("index while it waits for the layer", func(t *testing.T) {
 		h := newHost(t)
-		h.mkdir(h.path("table"))
-		h.write(h.path("table", "mounts"), "in the way")
-		wantError(t, h.mount(h.scratch("2"), h.target("a")), "mount table")
-		h.wantCalls()
+		m := h.scratch("2")
+		if err := h.table.hold(); err != nil {
+			t.Fatal(err)
+		}
+		unlock := mustLock(t, h.table.lockLayer, keyOf(m.Source))
+		mounted := make(chan error, 1)
+		go func() { mounted <- h.mount(m, h.target("a")) }()
+		h.awaitWaiting(mounted, "l"+string(keyOf(m.Source)))
+		h.mkdir(target(h))
+		unlock()
+		wantError(t, <-mounted, "mount table", syscall.EISDIR)
+		h.wantOnlyAsked()
+		h.wantClosed()
 	})
-	t.Run("after the layer is opened", func(t *testing.T) {
+	t.Run("once the layer is open", func(t *testing.T) {
 		h := newHost(t)
+		m := h.scratch("2")
+		m.Options = []string{ParentLayerPathsFlag + listOf(manyParents(1000))} // longer than maxSize
+		inTheWay := layer(h) + newSuffix
 		h.model.Before = func(call hcsmodel.Call, _ string) error {
-			if call == hcsmodel.MountPath {
-				h.write(filepath.Join(h.table.pendingPath(h.record(h.target("a")).TargetKey), "in the way"), "")
+			if call == hcsmodel.Prepare {
+				h.write(filepath.Join(inTheWay, "in the way"), "")
 			}
 			return nil
 		}
-		wantError(t, h.mount(h.scratch("2"), h.mkdir(h.target("a"))), "failed to record "+h.target("a"))
+		wantError(t, h.mount(m, h.mkdir(h.target("a"))), "failed to record layer "+m.Source)
 		h.wantAt(h.target("a"), "directory of []")
-		h.model.Before = nil
-		h.wantNoLeak()
 		h.wantOpen()
+		if err := os.RemoveAll(inTheWay); err != nil {
+			t.Fatal(err)
+		}
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "directory of []")
+		h.wantClosed()
+	})
+	t.Run("of a layer that is open at another target", func(t *testing.T) {
+		h := newHost(t)
+		m := h.scratch("2")
+		m.Options = []string{ParentLayerPathsFlag + listOf(manyParents(1000))}
+		h.mustMount(m, h.target("b"))
+		inTheWay := layer(h) + newSuffix
+		h.write(filepath.Join(inTheWay, "in the way"), "")
+		wantError(t, h.mount(m, h.mkdir(h.target("a"))), "failed to record layer "+m.Source)
+		h.wantAt(h.target("a"), "directory of []")
+		h.wantAt(target(h), "nothing")
+		h.wantOpen("2")
+		if err := os.RemoveAll(inTheWay); err != nil {
+			t.Fatal(err)
+		}
+		h.mustUnmount(h.target("b"))
+		h.wantClosed()
 	})
 }
 
@@ -700,8 +775,9 @@ func TestAPathThatCannotBeResolvedIsAnError(t *testing.T) {
 	wantError(t, h.mount(m, inLong), "failed to resolve "+long)
 	wantError(t, h.unmount(inLong), "failed to resolve "+long)
 	wantError(t, h.mount(&Mount{Type: m.Type, Source: long}, h.target("a")), "failed to resolve "+long)
-	_, err := h.lookup(context.Background(), inLong)
+	_, err := h.lookup(inLong)
 	wantError(t, err, "failed to resolve "+long)
+	wantError(t, h.unmountRecursive(inLong), "failed to resolve "+long)
 	wantError(t, h.mount(m, long), "failed to mount")
 	h.wantCalls()
 }
@@ -713,84 +789,37 @@ func TestATableThatIsNoDirectoryIsAnError(t *testing.T) {
 	wantError(t, h.mount(m, h.target("a")), "mount table")
 	wantError(t, h.unmount(h.target("a")), "mount table")
 	wantError(t, h.unmount(m.Source), "mount table")
-	_, err := h.lookup(context.Background(), h.target("a"))
+	_, err := h.lookup(h.target("a"))
 	wantError(t, err, "mount table")
 	h.wantCalls()
-}
-
-func TestATableThatIsSwappedForALinkIsNotFollowed(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
-	if err := os.Rename(h.path("table"), h.path("elsewhere")); err != nil {
-		t.Fatal(err)
-	}
-	symlink(t, h.path("elsewhere"), h.path("table"))
-	const text = "is not a directory"
-	wantError(t, h.unmount(h.target("a")), text)
-	wantError(t, h.unmount(m.Source), text)
-	wantError(t, h.mount(m, h.target("b")), text)
-	_, err := h.lookup(context.Background(), h.target("a"))
-	wantError(t, err, text)
-	wantError(t, h.unmount(h.scratch("3").Source), text)
-	h.wantOpen("2")
-}
-
-func TestACancelledContextEndsTheWaitForALayerOrTarget(t *testing.T) {
-	for name, do := range map[string]func(ctx context.Context, h *host, m *Mount) error{
-		"mount": func(ctx context.Context, h *host, m *Mount) error { return h.mounter.mount(ctx, m, h.target("b")) },
-		"unmount": func(ctx context.Context, h *host, _ *Mount) error {
-			_, err := h.mounter.unmount(ctx, h.target("a"))
-			return err
-		},
-		"lookup": func(ctx context.Context, h *host, _ *Mount) error { _, err := h.lookup(ctx, h.target("a")); return err },
-	} {
-		t.Run(name, func(t *testing.T) {
-			h := newHost(t)
-			m := h.scratch("2")
-			h.mustMount(m, h.target("a"))
-			r := h.record(h.target("a"))
-			kind, lock, k := "s", h.table.lockSource, r.SourceKey
-			if name == "lookup" {
-				kind, lock, k = "t", h.table.lockTarget, r.TargetKey
-			}
-			unlock := mustLock(t, lock, k)
-			ctx, cancel := context.WithCancel(context.Background())
-			done := make(chan error, 1)
-			go func() { done <- do(ctx, h, m) }()
-			awaitQueue(h.table, kind+string(k), 2)
-			cancel()
-			wantError(t, <-done, "", context.Canceled)
-			unlock()
-			h.mustUnmount(h.target("a"))
-			h.wantClosed()
-		})
-	}
-}
-
-func TestACancelledContextEndsTheQuestionWhetherALayerIsOpen(t *testing.T) {
-	h := newHost(t)
-	h.mustMount(h.scratch("2"), h.target("a"))
-	shown := describe(h.target("a"))
-	ctx, cancel := context.WithCancel(context.Background())
-	h.table.pause = func(ctx context.Context) error {
-		cancel()
-		return pause(ctx)
-	}
-	h.failNext(hcsmodel.MountPath, errorNotReady)
-	wantError(t, h.mounter.mount(ctx, h.scratch("3"), h.target("a")), "failed to get mount path", errorNotReady, context.Canceled)
-	h.wantAt(h.target("a"), shown)
-	h.wantOpen("2")
 }
 
 func TestALiveMountSurvivesAVolumeThatIsOutOfReachForAnInstant(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	before := describe(h.target("a"))
-	h.failNext(hcsmodel.MountPath, errorNotReady, errorDeviceNotConnected)
-	wantError(t, h.mount(h.scratch("3"), h.target("a")), "it shows layer", os.ErrExist)
-	h.failNext(hcsmodel.MountPath, errorNotReady)
-	h.mustMount(h.scratch("2"), h.target("b"))
+	volume := h.record(h.target("a")).Volume
+	pauses := 0
+	h.table.pause = func(context.Context) error {
+		if pauses++; pauses == 4 {
+			return os.Rename(volume+" aside", volume)
+		}
+		return nil
+	}
+	for _, do := range []func() error{
+		func() error {
+			if err := h.mount(h.scratch("3"), h.target("a")); !stderrors.Is(err, os.ErrExist) {
+				return fmt.Errorf("not refused: %w", err)
+			}
+			return nil
+		},
+		func() error { return h.mount(h.scratch("2"), h.target("b")) },
+	} {
+		pauses = 0
+		if err := stderrors.Join(os.Rename(volume, volume+" aside"), do()); err != nil {
+			t.Error(err)
+		}
+	}
 	h.wantAt(h.target("a"), before)
 	h.wantAt(h.target("b"), before)
 }
@@ -820,4 +849,275 @@ func TestHCSGetsTheSourceInItsShortestForm(t *testing.T) {
 	m.Source = h.path("layers") + "//../layers/./2"
 	h.mustMount(m, h.target("a"))
 	h.wantCalls(openCalls...)
+}
+
+func TestAVolumeThatIsReportedForAnInstantAfterACloseDoesNotCount(t *testing.T) {
+	t.Run("of other code", func(t *testing.T) {
+		h := newHost(t)
+		h.model.Personality.VolumeLingers = 3
+		m := h.scratch("2")
+		openedElsewhere(h, m)
+		if err := h.model.DeactivateLayer(m.Source); err != nil {
+			t.Fatal(err)
+		}
+		h.mustMount(m, h.target("a"))
+		h.mustUnmount(h.target("a"))
+		h.wantClosed()
+	})
+	t.Run("of this package", func(t *testing.T) {
+		h := newHost(t)
+		h.model.Personality.VolumeLingers = 3
+		m := h.scratch("2")
+		for range 3 {
+			h.mustMount(m, h.target("a"))
+			h.mustUnmount(h.target("a"))
+			h.wantClosed()
+		}
+	})
+	t.Run("and one that stays is left open", func(t *testing.T) {
+		h := newHost(t)
+		h.model.Personality.VolumeLingers = 3
+		m := h.scratch("2")
+		openedElsewhere(h, m)
+		wantError(t, h.mount(m, h.target("a")), "it is open already", errorSharingViolation)
+		h.wantOpen("2")
+	})
+}
+
+func TestALayerIsReadOnlyWhenItHoldsFilesOrNoScratchDisk(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		layer func(h *host) *Mount
+		want  bool
+	}{
+		{"scratch", scratch2, false},
+		{"base layer", base2, true},
+		{"committed, with its scratch disk", committed2, true},
+		{"without a scratch disk", func(h *host) *Mount { h.mkdir(h.path("layers", "2")); return h.scratchMount("2") }, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHost(t)
+			m := test.layer(h)
+			h.mustMount(m, h.target("a"))
+			if r := h.record(h.target("a")); r.ReadOnly != test.want {
+				t.Errorf("read-only: %v, want %v", r.ReadOnly, test.want)
+			}
+			h.mustUnmount(h.target("a"))
+			h.wantClosed()
+		})
+	}
+}
+
+func TestACommittedLayerShowsItsDirectory(t *testing.T) {
+	h := newHost(t)
+	m := committed2(h)
+	h.mustMount(m, h.target("a"))
+	h.wantAt(h.target("a"), "link to "+m.Source+"/")
+}
+
+func TestALayerIsClosedAsWhatItWasOpenedAs(t *testing.T) {
+	hide := func(h *host, m *Mount, name string) (putBack func()) {
+		path := filepath.Join(m.Source, name)
+		if err := os.Rename(path, h.path("aside")); err != nil {
+			h.t.Fatal(err)
+		}
+		return func() {
+			if err := os.Rename(h.path("aside"), path); err != nil {
+				h.t.Fatal(err)
+			}
+		}
+	}
+	t.Run("a scratch disk that is missing at Unmount", func(t *testing.T) {
+		h := newHost(t)
+		m := h.scratch("2")
+		h.mustMount(m, h.mkdir(h.target("a")))
+		putBack := hide(h, m, "sandbox.vhdx") // the model does not close it without
+		wantError(t, h.unmount(h.target("a")), "is still open as")
+		h.wantNoLeak()
+		putBack()
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "directory of []")
+		h.wantClosed()
+	})
+	t.Run("a scratch disk that is missing in an undo", func(t *testing.T) {
+		h := newHost(t)
+		m := h.scratch("2")
+		h.model.Before = func(call hcsmodel.Call, layer string) error {
+			if call != hcsmodel.Prepare {
+				return nil
+			}
+			hide(h, m, "sandbox.vhdx")
+			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
+		}
+		wantError(t, h.mount(m, h.target("a")), "failed to prepare layer", errorGenFailure)
+		h.wantCalls(calls(openCalls[:3], openCalls[:1], closeCalls)...)
+	})
+	t.Run("a scratch disk that is missing when the link cannot be made", func(t *testing.T) {
+		h := newHost(t)
+		m := h.scratch("2")
+		var putBack func()
+		h.model.After = func(call hcsmodel.Call, _ string) error {
+			if call == hcsmodel.MountPath {
+				h.model.After = nil
+				putBack = hide(h, m, "sandbox.vhdx")
+				h.write(h.target("a"), "in the way")
+			}
+			return nil
+		}
+		err := h.mount(m, h.target("a"))
+		wantError(t, err, "failed to link layer")
+		wantError(t, err, "is still open as")
+		putBack()
+		h.wantOpen("2")
+		h.wantNoLeak()
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "file: in the way")
+		h.wantClosed()
+	})
+	t.Run("a committed layer without its scratch disk", func(t *testing.T) {
+		h := newHost(t)
+		m := committed2(h)
+		h.mustMount(m, h.target("a"))
+		hide(h, m, "sandbox.vhdx")
+		h.failEvery(errorSharingViolation, hcsmodel.Unprepare)
+		wantError(t, h.unmount(h.target("a")), "failed to unprepare layer", errorSharingViolation)
+		h.wantNoLeak()
+		h.model.Before = nil
+		h.mustUnmount(h.target("a"))
+		h.wantClosed()
+	})
+}
+
+func TestALinkThatIsNotFollowedFailsTheMountWhichIsUndone(t *testing.T) {
+	h := newHost(t)
+	h.vanishOnceOpen()
+	wantError(t, h.mount(h.scratch("2"), h.mkdir(h.target("a"))), "does not show layer "+h.path("layers", "2"), os.ErrNotExist)
+	if h.pauses != 4 {
+		t.Errorf("%d pauses, want 4", h.pauses)
+	}
+	h.wantCalls(calls(openCalls, closeCalls)...)
+	h.wantAt(h.target("a"), "directory of []")
+	h.wantClosed()
+}
+
+// vanishOnceOpen takes the volume of layer 2 away when the last call that opens the
+// layer is done. It returns what puts the volume back.
+func (h *host) vanishOnceOpen() (putBack func()) {
+	var volume string
+	h.inVolume(h.scratch("2"), func(path string) { volume = strings.TrimSuffix(path, "/") })
+	aside := h.path("aside")
+	h.model.ResetCalls()
+	h.model.After = func(call hcsmodel.Call, _ string) error {
+		if call != hcsmodel.MountPath { // which fails before the layer is open
+			return nil
+		}
+		h.model.After = nil
+		return os.Rename(volume, aside)
+	}
+	return func() {
+		if err := os.Rename(aside, volume); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+func TestALinkWhoseVolumeIsLateIsTriedAgain(t *testing.T) {
+	h := newHost(t)
+	putBack := h.vanishOnceOpen()
+	h.table.pause = func(context.Context) error {
+		if h.pauses++; h.pauses == 4 {
+			putBack()
+		}
+		return nil
+	}
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.wantCalls(openCalls...)
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+func TestALinkThatSomebodyRemovesAtOnceDoesNotFailTheMount(t *testing.T) {
+	h := newHost(t)
+	putBack := h.vanishOnceOpen()
+	h.table.pause = func(context.Context) error {
+		if h.pauses++; h.pauses == 1 {
+			putBack()
+			return os.Remove(h.target("a"))
+		}
+		return nil
+	}
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.wantOpen("2")
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+func TestAMountPathIsAVolumeByItsLastElement(t *testing.T) {
+	const guid = "{01234567-89ab-cdef-0123-456789abcdef}"
+	for path, want := range map[string]bool{
+		`\\?\Volume` + guid:            true,
+		`\\?\Volume` + guid + `\`:      true,
+		`\\?\volume` + guid + `\`:      true,
+		`\\?\VOLUME` + guid:            true,
+		`/volumes/Volume` + guid + `/`: true,
+		`C:\Volume{x}y`:                false,
+		`C:\Volume{x`:                  false,
+		`C:\aVolume{x}`:                false,
+		`C:\Volume{x}\Files`:           false,
+		`C:\layers\2`:                  false,
+		``:                             false,
+	} {
+		if got := isVolume(path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+}
+
+func TestOnlyErrNotExistIsTakenForAbsence(t *testing.T) {
+	h := newHost(t)
+	h.write(h.path("file"), "")
+	symlink(t, h.path("loop"), h.path("loop"))
+	for path, code := range map[string]syscall.Errno{h.path("file", "x", "y"): syscall.ENOTDIR, h.path(strings.Repeat("x", 300)): syscall.ENAMETOOLONG} {
+		resolved, _, _, err := canonical(path)
+		wantError(t, err, "failed to resolve "+path, code)
+		if resolved != "" {
+			t.Errorf("%s is half resolved: %s", path, resolved)
+		}
+	}
+	resolved, _, _, err := canonical(h.path("loop", "x"))
+	wantError(t, err, "failed to resolve "+h.path("loop", "x"))
+	if resolved != "" {
+		t.Errorf("a loop is half resolved: %s", resolved)
+	}
+	if resolved, _, _, err := canonical(h.path("none", "x")); err != nil || resolved != h.path("none", "x") {
+		t.Errorf("%s, %v", resolved, err)
+	}
+}
+
+func TestALinkLeadsToTheRootOfAVolumeOrToTheFilesOfALayerWithoutParents(t *testing.T) {
+	for _, test := range []struct {
+		r    record
+		want string
+	}{
+		{record{Volume: "/volumes/Volume{x}"}, "/volumes/Volume{x}/"},
+		{record{Volume: "/volumes/Volume{x}", Parents: []string{`C:\1`}}, "/volumes/Volume{x}/"},
+		{record{Volume: "/layers/2", Parents: []string{`C:\1`}}, "/layers/2/"},
+		{record{Volume: "/layers/2"}, "/layers/2/Files"},
+	} {
+		if got := test.r.destination(); got != test.want {
+			t.Errorf("%+v: %s, want %s", test.r, got, test.want)
+		}
+	}
+}
+
+func TestAnActivationThatFailsThoughItAttachedTheDiskIsUndone(t *testing.T) {
+	h := newHost(t)
+	h.model.After = func(call hcsmodel.Call, layer string) error {
+		if call == hcsmodel.Activate {
+			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
+		}
+		return nil
+	}
+	wantError(t, h.mount(h.scratch("2"), h.target("a")), "failed to activate layer", errorGenFailure)
+	h.wantClosed()
 }

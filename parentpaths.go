@@ -16,21 +16,22 @@ const ParentLayerPathsFlag = "parentLayerPaths="
 // as the last option with ParentLayerPathsFlag lists them; earlier ones are not
 // looked at. Without such an option it returns nil and no error.
 //
-// `null` (what containerd's Windows snapshotter writes for a layer without
-// parents) and `[]` both mean no parents. Each path must be absolute on
-// Windows, whatever system this runs on: `C:\layers\1`, `C:/layers/1`,
-// `\\server\share\1` or a path that begins with `\\?\`. Everything else is an
-// error: text that is not JSON, JSON that is not a list of strings (the error
-// is encoding/json's, wrapped), and a path that is empty, relative, the root of a
-// volume, holds a NUL, ends in an element that is empty, "." or "..", or was not
-// valid Unicode, since JSON would have it name another directory.
-// The list may be of any length.
+// `null` (what containerd's Windows snapshotter writes for a layer without parents) and `[]`
+// both mean no parents. Each path must be absolute on Windows, whatever system this runs on:
+// `C:\layers\1`, `C:/layers/1`, `\\server\share\1` or a path that begins with `\\?\`.
+// Everything else is an error: text that is not a JSON list of strings (the error is
+// encoding/json's, wrapped), and a path that is empty, relative, the root of a volume, holds a
+// NUL, ends in an element that is empty, "." or "..", or was not valid Unicode.
 func (m *Mount) GetParentPaths() ([]string, error) {
-	list, found := m.parentPathsOption()
-	if !found {
-		return nil, nil
+	for i := len(m.Options) - 1; i >= 0; i-- {
+		if list, found := strings.CutPrefix(m.Options[i], ParentLayerPathsFlag); found {
+			return parsePaths(list)
+		}
 	}
-	var paths []string
+	return nil, nil
+}
+
+func parsePaths(list string) (paths []string, err error) {
 	if err := json.Unmarshal([]byte(list), &paths); err != nil {
 		return nil, errors.Wrap(err, "failed to unmarshal parent layer paths from mount")
 	}
@@ -42,26 +43,16 @@ func (m *Mount) GetParentPaths() ([]string, error) {
 	return paths, nil
 }
 
-func (m *Mount) parentPathsOption() (list string, found bool) {
-	for i := len(m.Options) - 1; i >= 0; i-- {
-		if strings.HasPrefix(m.Options[i], ParentLayerPathsFlag) {
-			return m.Options[i][len(ParentLayerPathsFlag):], true
-		}
-	}
-	return "", false
-}
-
 func checkParentPath(path string) error {
-	switch {
-	case path == "":
-		return errors.New("path is empty")
-	case strings.IndexByte(path, 0) >= 0:
-		return errors.Errorf("path %q holds a NUL", path)
-	case strings.ContainsRune(path, utf8.RuneError):
+	if strings.ContainsRune(path, utf8.RuneError) {
 		// encoding/json puts U+FFFD in place of what is not Unicode (such as a
 		// lone surrogate, which NTFS allows in a name).
 		return errors.Errorf("path %q is not valid Unicode", path)
-	case !isWindowsAbs(path):
+	}
+	if err := checkText(path); err != nil {
+		return err
+	}
+	if !isWindowsAbs(path) {
 		return errors.Errorf("path %q is not an absolute Windows path", path)
 	}
 	return checkID(path)

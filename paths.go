@@ -14,9 +14,8 @@ import (
 // terminating NUL (UNICODE_STRING counts bytes in 16 bits).
 const maxPath = 32767
 
-// checkPath refuses what would make Windows act on another file than the one
-// that the caller named, and a path that is not absolute. It looks at the text
-// alone.
+// checkPath refuses what would make Windows act on another file than the one that the caller
+// named, and a path that is not absolute. It looks at the text alone.
 func checkPath(path string) error {
 	if err := checkText(path); err != nil {
 		return err
@@ -99,9 +98,8 @@ func checkElement(element string) error {
 	return nil
 }
 
-// isDevice tells whether name is one that Windows reserves in every directory,
-// with or without an extension.
-// https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+// isDevice reports whether name is one that Windows reserves in every directory, with or
+// without an extension. https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 func isDevice(name string) bool {
 	if dot := strings.IndexByte(name, '.'); dot >= 0 {
 		name = name[:dot]
@@ -111,39 +109,32 @@ func isDevice(name string) bool {
 	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
 		return true
 	}
-	if !strings.HasPrefix(name, "COM") && !strings.HasPrefix(name, "LPT") {
-		return false
-	}
-	switch name[3:] {
-	case "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "¹", "²", "³":
-		return true
-	}
-	return false
+	port := strings.HasPrefix(name, "COM") || strings.HasPrefix(name, "LPT")
+	return port && utf8.RuneCountInString(name) == 4 && strings.ContainsAny(name[3:], "0123456789¹²³")
 }
 
 // absolute returns path made absolute and clean.
 func absolute(path string) (string, error) {
 	// On Windows filepath.Abs drops what Windows drops, and then it is too late.
-	if err := checkText(path); err != nil {
-		return "", err
+	err := checkText(path)
+	if err == nil {
+		err = checkElements(path)
 	}
-	if err := checkElements(path); err != nil {
-		return "", err
+	if err == nil {
+		path, err = filepath.Abs(path)
 	}
-	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", errors.WithStack(err)
 	}
 	return path, checkPath(path)
 }
 
-// isAbs tells whether path is absolute on Windows or, elsewhere, on the system
-// this runs on: the portable part of a mount runs on real files there.
+// isAbs reports whether path is absolute on Windows or, in tests elsewhere, on that system.
 func isAbs(path string) bool {
 	return isWindowsAbs(path) || filepath.Separator == '/' && strings.HasPrefix(path, "/")
 }
 
-// isWindowsAbs tells on every system whether path is absolute on Windows.
+// isWindowsAbs reports on every system whether path is absolute on Windows.
 func isWindowsAbs(path string) bool {
 	volume := windowsVolume(path)
 	if len(volume) == 2 { // C:x is relative to the current directory of drive C
@@ -204,9 +195,8 @@ func hasDrive(path string) bool {
 		('a' <= path[0] && path[0] <= 'z' || 'A' <= path[0] && path[0] <= 'Z')
 }
 
-// elements returns what lies between the separators of path after its volume,
-// and nothing for the root of the volume. A separator at the end makes a last
-// element that is empty.
+// elements returns what lies between the separators of path after its volume, and nothing for
+// the root of the volume. A separator at the end makes a last element that is empty.
 func elements(path string) []string {
 	rest := path[len(windowsVolume(path)):]
 	if rest == "" || len(rest) == 1 && isSeparator(rest[0]) {
@@ -231,41 +221,41 @@ func isSeparator(c byte) bool { return c == '\\' || c == '/' }
 
 // mountpoint returns where the mount is shown when it is mounted at target: the
 // absolute path of target, or of the sub-directory of it that m.Target names.
-// The way to the sub-directory must not pass through a link, which could lead
-// out of the target; that target itself is a link (to the volume of another
-// layer) is what sub-directories are for.
 func (m *Mount) mountpoint(target string) (string, error) {
 	path, err := absolute(target)
-	if err != nil {
-		return "", errors.WithMessage(err, "invalid mount target")
+	if err == nil && len(elements(path)) == 0 {
+		err = errors.Errorf("%q is the root of a volume", path)
 	}
-	if len(elements(path)) == 0 {
-		return "", errors.Errorf("invalid mount target: %q is the root of a volume", path)
+	if err == nil && m.Target != "" {
+		path, err = subDirectory(path, m.Target)
+		err = errors.WithMessagef(err, "sub-directory %q", m.Target)
 	}
-	if m.Target != "" {
-		if err := checkText(m.Target); err != nil {
-			return "", errors.WithMessagef(err, "invalid mount target: sub-directory %q", m.Target)
-		}
+	return path, errors.WithMessage(err, "invalid mount target")
+}
+
+// subDirectory returns the path of sub in dir. The way to it must not pass through a
+// link, which could lead out of dir; that dir itself is a link (to the volume of
+// another layer) is what sub-directories are for.
+func subDirectory(dir, sub string) (string, error) {
+	if err := checkText(sub); err != nil {
+		return "", err
 	}
-	sub := strings.FieldsFunc(m.Target, func(r rune) bool { return r == '\\' || r == '/' })
-	for i, element := range sub {
+	path := dir
+	for _, element := range strings.FieldsFunc(sub, func(r rune) bool { return r == '\\' || r == '/' }) {
 		if element == "." || element == ".." {
-			return "", errors.Errorf("invalid mount target: sub-directory %q has the element %q", m.Target, element)
+			return "", errors.Errorf("it has the element %q", element)
 		}
 		if err := checkElement(element); err != nil {
-			return "", errors.WithMessagef(err, "invalid mount target: sub-directory %q", m.Target)
+			return "", err
+		}
+		if path != dir {
+			if info, err := os.Lstat(path); err != nil {
+				return "", errors.WithStack(err)
+			} else if !info.IsDir() {
+				return "", errors.Errorf("it passes through %s, which is no directory", path)
+			}
 		}
 		path = filepath.Join(path, element)
-		if i == len(sub)-1 {
-			break
-		}
-		info, err := os.Lstat(path)
-		if err != nil {
-			return "", errors.Wrapf(err, "invalid mount target: sub-directory %q", m.Target)
-		}
-		if !info.IsDir() {
-			return "", errors.Errorf("invalid mount target: sub-directory %q passes through %s, which is no directory", m.Target, path)
-		}
 	}
 	return path, nil
 }

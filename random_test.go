@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -22,7 +23,7 @@ import (
 
 // randomOps is how many random operations a run does at least. A failure is
 // shrunk, and rapid prints the -rapid.seed that repeats it.
-const randomOps = 10000
+const randomOps = 5000
 
 func TestAnySequenceOfOperationsDoesWhatTheReferenceDoesAndCleansUp(t *testing.T) {
 	ops, elsewhere, faulty := 0, 0, 0
@@ -41,11 +42,13 @@ func TestAnySequenceOfOperationsDoesWhatTheReferenceDoesAndCleansUp(t *testing.T
 				"mount temporarily":    r.mountTemporarily,
 				"put a thing":          r.put,
 				"mount once more":      r.mountAny,
-				"start the host again": func(*rapid.T) { r.reboot(); r.world.open = map[string]bool{}; r.ops++ },
+				"unmount all below":    r.unmountBelow,
+				"start the host again": func(*rapid.T) { r.startAgain() },
 				"clean up":             func(*rapid.T) { r.cleanUp() },
 				"":                     func(*rapid.T) { r.check() },
 			})
 			r.cleanUp()
+			count("random operations", r.model.Personality, r.ops)
 			ops += r.ops
 			elsewhere += r.elsewhereOps
 			faulty += r.faulty
@@ -82,6 +85,7 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 		r.model.Before = nil
 		for _, script := range scripts {
 			ops += len(script)
+			count("random operations at once", r.model.Personality, len(script))
 		}
 
 		before := r.world
@@ -104,18 +108,28 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 // world is what there is on a host, as the test sees it. The reference is one
 // that is only reckoned.
 type world struct {
-	at      map[string]string // what is at a place, such as "mnt/a", the way tree lists it
-	records map[string]mark   // by place
-	open    map[string]bool   // layers that HCS has open
+	at      map[string]string    // what is at a place, such as "mnt/a", the way tree lists it
+	records map[string]layerMark // by layer
+	open    map[string]bool      // layers that HCS has open
 }
 
-// mark is a record.
-type mark struct {
-	layer    string
-	replaced bool
-	opened   bool // HCS has told the volume
-	closing  bool
+// layerMark is a record.
+type layerMark struct {
+	boot    boot
+	opened  bool // HCS has told the volume
+	targets map[string]targetMark
 }
+
+type targetMark struct{ replaced, restored, shown bool }
+
+// boot tells when the layer of a record was opened.
+type boot string
+
+const (
+	now    boot = "now"    // since the system was started
+	before boot = "before" // in an earlier start of the system
+	closed boot = "closed" // and is closed again
+)
 
 // Things at a place, as tree lists them after the name of the place. The user's
 // are kept whatever happens, and an empty directory may become a link.
@@ -127,7 +141,10 @@ const (
 	linkPrefix = " -> "
 )
 
-var randomLayers = []string{"1", "2", "3", "base"}
+// linkTo is the thing at a place that shows a layer with the volume of its record.
+func linkTo(layer string) string { return linkPrefix + "layer " + layer + "\n" }
+
+var randomLayers = []string{"1", "2", "3", "base", "committed"}
 
 var randomPlaces = []string{"mnt/a", "mnt/b", "mnt/c"}
 
@@ -135,8 +152,7 @@ var randomPlaces = []string{"mnt/a", "mnt/b", "mnt/c"}
 type random struct {
 	*host
 	mounts map[string]*Mount
-	links  map[string]string // what is at a place that shows a layer
-	files  string            // what must never change
+	files  string // what must never change
 	world  world
 	// alone tells that nobody else does anything at the same time.
 	alone bool
@@ -148,9 +164,8 @@ type random struct {
 
 func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 	tb := &rapidTB{TB: t, rt: rt}
-	r := &random{host: sharedHost(tb, newHost(tb).dir), mounts: map[string]*Mount{}, links: map[string]string{}, processes: processes}
+	r := &random{host: sharedHost(tb, newHost(tb).dir), mounts: map[string]*Mount{}, processes: processes}
 	r.model.Before, r.model.After = nil, nil // what is planned is for other processes
-	r.model.FolderWhenClosed = rapid.Bool().Draw(rt, "folder when closed")
 	tb.dir = r.dir
 	r.write(r.path("user", "data"), "mine")
 	r.mkdir(r.path("temp"))
@@ -160,27 +175,44 @@ func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 		r.addLayer(name)
 	}
 	r.files = r.allFiles()
-	r.world = world{map[string]string{}, map[string]mark{}, map[string]bool{}}
+	r.world = newWorld()
+	r.model.Personality = drawPersonality(rt)
+	if err := hcsmodel.SetPersonality(r.path("hcs"), r.model.Personality); err != nil {
+		tb.Fatal(err)
+	}
 	return r
 }
 
-// addLayer makes a layer with a file in its volume. Layers 1 and 2 have the same
-// parents.
+// drawPersonality draws more often the personalities that differ in many answers.
+func drawPersonality(rt *rapid.T) hcsmodel.Personality {
+	var names []string
+	for _, p := range hcsmodel.Personalities {
+		names = append(names, p.Name)
+	}
+	p, _ := hcsmodel.Named(rapid.SampledFrom(append(names, somePersonalities...)).Draw(rt, "personality"))
+	return p
+}
+
+// addLayer makes a layer with a file that tells which it is, in its volume and in its
+// directory, either of which may be shown. Layers 1 and 2 have the same parents.
 func (r *random) addLayer(name string) {
-	if name == "base" {
-		m := r.base(name)
-		r.mounts[name], r.links[name] = m, linkPrefix+filepath.Join(m.Source, "Files")+"\n"
-		return
+	switch name {
+	case "base":
+		r.mounts[name] = r.base(name)
+		r.write(r.path("layers", name, "Files", "data"), "of layer "+name)
+	case "committed":
+		r.base(name)
+		r.mounts[name] = r.scratch(name)
+		r.write(r.path("layers", name, "data"), "of layer "+name)
+	default:
+		m := r.scratch(name)
+		if name == "3" {
+			m.Options = []string{ParentLayerPathsFlag + `["C:\\layers\\other"]`}
+		}
+		r.mounts[name] = m
+		r.write(r.path("layers", name, "data"), "of layer "+name)
+		r.inVolume(m, func(volume string) { r.write(filepath.Join(volume, "data"), "of layer "+name) })
 	}
-	m := r.scratch(name)
-	if name == "3" {
-		m.Options = []string{ParentLayerPathsFlag + `["C:\\layers\\other"]`}
-	}
-	r.mounts[name] = m
-	r.inVolume(m, func(volume string) {
-		r.write(filepath.Join(volume, "data"), "in the volume")
-		r.links[name] = linkPrefix + volume + "\n"
-	})
 }
 
 // allFiles lists what is in the layers and behind the links.
@@ -218,91 +250,156 @@ func (tb *rapidTB) Fatalf(format string, args ...any) { tb.Fatal(fmt.Sprintf(for
 
 // reckonMount returns whether the mount is refused.
 func (r *random) reckonMount(w *world, layer, place string) (refused bool) {
-	if old, ok := w.records[place]; ok {
+	if old := w.layerAt(place); old != "" {
 		if r.isLive(w, place) {
 			return true
 		}
-		r.reckonForget(w, place, old)
+		r.reckonTakeAway(w, old, place)
 	}
 	thing := w.at[place]
 	if thing != absent && thing != emptyDir {
 		return true
 	}
-	if !r.isShared(w, layer) {
+	record, known := w.records[layer]
+	if known && !r.isWhole(w, layer) {
+		r.reckonTakeAway(w, layer, w.placesOf(layer)...)
+		known = false
+	}
+	if !known {
+		record = layerMark{boot: now, opened: true, targets: map[string]targetMark{}}
 		w.open[layer] = true
 	}
-	w.records[place] = mark{layer: layer, replaced: thing == emptyDir, opened: true}
-	w.at[place] = r.links[layer]
+	record.targets[place] = targetMark{replaced: thing == emptyDir, shown: true}
+	w.records[layer] = record
+	w.at[place] = linkTo(layer)
 	return false
 }
 
+// isLive reports whether a place shows a layer.
 func (r *random) isLive(w *world, place string) bool {
-	record := w.records[place]
-	return record.opened && w.at[place] == r.links[record.layer] && hasVolume(w, record.layer)
+	layer := w.layerAt(place)
+	return w.records[layer].targets[place].shown && w.isLinked(layer, place) && r.seemsOpen(w, layer)
 }
 
-// isShared tells whether the layer is shown at a place, so that it is not opened
-// again.
-func (r *random) isShared(w *world, layer string) bool {
-	for _, record := range w.records {
-		if record.layer == layer && record.opened && !record.closing && hasVolume(w, layer) {
+// isWhole reports whether a layer is shown, so that it is not opened again.
+func (r *random) isWhole(w *world, layer string) bool {
+	return w.records[layer].isShown() && r.seemsOpen(w, layer)
+}
+
+// seemsOpen reports whether a layer is open, as far as can be told: that of one
+// without a volume always is, since the system was started.
+func (r *random) seemsOpen(w *world, layer string) bool {
+	return w.records[layer].boot == now && (w.open[layer] || !r.hasVolume(layer))
+}
+
+func (r *random) hasVolume(layer string) bool {
+	return !isReadOnly(r.mounts[layer].Source) && !r.model.Personality.OpenPathEmpty
+}
+
+func (m layerMark) isShown() bool {
+	for _, at := range m.targets {
+		if at.shown {
 			return true
 		}
 	}
 	return false
 }
 
-// hasVolume tells whether HCS knows the mount path of a layer, which for a base
-// layer is its directory, open or not.
-func hasVolume(w *world, layer string) bool { return layer == "base" || w.open[layer] }
+// isLinked reports whether the link to a layer is at a place.
+func (w *world) isLinked(layer, place string) bool {
+	return w.records[layer].opened && w.at[place] == linkTo(layer)
+}
 
-func (r *random) reckonForget(w *world, place string, record mark) {
-	if record.opened && w.at[place] == r.links[record.layer] {
-		delete(w.at, place)
-	}
-	delete(w.records, place)
-	if w.at[place] == absent && record.replaced {
-		w.at[place] = emptyDir
-	}
-	for _, other := range w.records {
-		if other.layer == record.layer && other.opened && !other.closing {
-			return
+// leaving returns the places that a layer is taken from with some of them.
+func (w *world) leaving(layer string, places ...string) []string {
+	record := w.records[layer]
+	for place, at := range record.targets {
+		if at.shown && record.boot == now && !contains(places, place) {
+			return places
 		}
 	}
-	delete(w.open, record.layer)
+	return w.placesOf(layer) // the others are left of what was killed
+}
+
+// reckonTakeAway takes a layer from places.
+func (r *random) reckonTakeAway(w *world, layer string, places ...string) {
+	record := w.records[layer]
+	for _, place := range w.leaving(layer, places...) {
+		at := record.targets[place]
+		linked := w.isLinked(layer, place)
+		if at.shown && at.replaced {
+			at.restored = !linked
+		}
+		if linked {
+			delete(w.at, place)
+		}
+		if at.replaced && !at.restored && w.at[place] == absent {
+			w.at[place] = emptyDir
+		}
+		delete(record.targets, place)
+	}
+	if len(record.targets) > 0 {
+		return
+	}
+	delete(w.records, layer)
+	if record.boot == now {
+		delete(w.open, layer)
+	}
 }
 
 func (r *random) reckonUnmount(w *world, places []string) {
 	for _, place := range places {
-		if record, ok := w.records[place]; ok {
-			r.reckonForget(w, place, record)
+		if layer := w.layerAt(place); layer != "" {
+			r.reckonTakeAway(w, layer, place)
 		}
 	}
 }
 
-// placesOf returns the places with a record of the layer.
-func (w *world) placesOf(layer string) []string {
-	var places []string
-	for place, record := range w.records {
-		if record.layer == layer {
-			places = append(places, place)
+func newWorld() world {
+	return world{map[string]string{}, map[string]layerMark{}, map[string]bool{}}
+}
+
+// layerAt returns the layer that has the place on record, or "".
+func (w *world) layerAt(place string) string {
+	for layer, record := range w.records {
+		if _, is := record.targets[place]; is {
+			return layer
 		}
 	}
+	return ""
+}
+
+// placesOf returns the places that the record of a layer has, sorted.
+func (w *world) placesOf(layer string) []string {
+	var places []string
+	for place := range w.records[layer].targets {
+		places = append(places, place)
+	}
+	sort.Strings(places)
 	return places
 }
 
 func (w *world) clone() *world {
-	c := &world{map[string]string{}, map[string]mark{}, map[string]bool{}}
+	c := newWorld()
 	for place, thing := range w.at {
 		c.at[place] = thing
 	}
-	for place, record := range w.records {
-		c.records[place] = record
+	for layer, record := range w.records {
+		c.records[layer] = record.clone()
 	}
 	for layer := range w.open {
 		c.open[layer] = true
 	}
-	return c
+	return &c
+}
+
+func (m layerMark) clone() layerMark {
+	targets := map[string]targetMark{}
+	for place, at := range m.targets {
+		targets[place] = at
+	}
+	m.targets = targets
+	return m
 }
 
 // The operations.
@@ -328,7 +425,7 @@ func (r *random) mountAny(rt *rapid.T) {
 		work:   randomWork{"mount", layer, place},
 		want:   r.world.clone(),
 		places: []string{place},
-		layers: []string{layer, r.world.records[place].layer},
+		layers: []string{layer, r.world.layerAt(place)},
 		mounts: true,
 	}
 	if r.reckonMount(s.want, layer, place) {
@@ -340,7 +437,7 @@ func (r *random) mountAny(rt *rapid.T) {
 func (r *random) unmountTargetOf(rt *rapid.T) {
 	place := drawPlace(rt)
 	op := rapid.SampledFrom([]string{"unmount", "unmount all"}).Draw(rt, "op")
-	r.runUnmount(rt, randomWork{Op: op, Place: place}, []string{place}, r.world.records[place].layer)
+	r.runUnmount(rt, randomWork{Op: op, Place: place}, []string{place}, r.world.layerAt(place))
 }
 
 func (r *random) unmountLayer(rt *rapid.T) {
@@ -349,9 +446,23 @@ func (r *random) unmountLayer(rt *rapid.T) {
 	r.runUnmount(rt, randomWork{Op: op, Layer: layer}, r.world.placesOf(layer), layer)
 }
 
-// runUnmount does work, which unmounts a layer from places.
-func (r *random) runUnmount(rt *rapid.T, work randomWork, places []string, layer string) {
-	s := step{work: work, want: r.world.clone(), places: places, layers: []string{layer}}
+func (r *random) unmountBelow(rt *rapid.T) {
+	var places, layers []string
+	for layer := range r.world.records {
+		layers = append(layers, layer)
+		places = append(places, r.world.placesOf(layer)...)
+	}
+	for _, place := range places {
+		if strings.HasPrefix(place, "temp/") { // that of a killed process
+			return
+		}
+	}
+	r.runUnmount(rt, randomWork{Op: "unmount below"}, places, layers...)
+}
+
+// runUnmount does work, which unmounts layers from places.
+func (r *random) runUnmount(rt *rapid.T, work randomWork, places []string, layers ...string) {
+	s := step{work: work, want: r.world.clone(), places: places, layers: layers}
 	r.reckonUnmount(s.want, s.places)
 	r.run(rt, s)
 }
@@ -378,18 +489,32 @@ func (r *random) mountTemporarily(rt *rapid.T) {
 func (r *random) lookUp(rt *rapid.T) {
 	r.ops++
 	place := drawPlace(rt)
-	info, err := r.lookup(context.Background(), r.path(place))
-	record := r.world.records[place]
-	if !record.opened {
+	info, err := r.lookup(r.path(place))
+	layer := r.world.layerAt(place)
+	record := r.world.records[layer]
+	if record.boot != now || !record.targets[place].shown {
 		if !stderrors.Is(err, os.ErrNotExist) {
 			r.t.Fatalf("lookup of %s: %+v, %v", place, info, err)
 		}
 		return
 	}
-	root := strings.TrimSuffix(strings.TrimPrefix(r.links[record.layer], linkPrefix), "\n")
-	want := Info{Mountpoint: r.path(place), Source: r.mounts[record.layer].Source, Root: root, FSType: layerType}
-	if err != nil || info != want {
-		r.t.Fatalf("lookup of %s: %+v, %v, want %+v", place, info, err, want)
+	m := r.mounts[layer]
+	if err != nil || info.Mountpoint != r.path(place) || info.Source != m.Source || info.FSType != layerType ||
+		r.world.at[place] == linkTo(layer) && describe(r.path(place)) != "link to "+info.Root {
+		r.t.Fatalf("lookup of %s: %+v, %v", place, info, err)
+	}
+}
+
+// startAgain starts the host again, which closes all layers.
+func (r *random) startAgain() {
+	r.ops++
+	r.reboot()
+	r.world.open = map[string]bool{}
+	for layer, record := range r.world.records {
+		if record.boot == now {
+			record.boot = before
+			r.world.records[layer] = record
+		}
 	}
 }
 
@@ -427,14 +552,19 @@ func drawPlace(rt *rapid.T) string { return rapid.SampledFrom(randomPlaces).Draw
 // whatever has happened.
 func (r *random) cleanUp() {
 	r.ops++
-	failed, err := r.cleanupTempMounts(context.Background())
+	failed, err := r.cleanupTempMounts()
 	if err := stderrors.Join(append(failed, err)...); err != nil {
 		r.t.Fatalf("cleaning up temporary mounts: %v", err)
 	}
-	for place, record := range r.world.records {
-		r.reckonForget(&r.world, place, record)
-		if strings.HasPrefix(place, "temp/") {
-			delete(r.world.at, place)
+	for _, layer := range randomLayers {
+		places := r.world.placesOf(layer)
+		if len(places) > 0 {
+			r.reckonTakeAway(&r.world, layer, places...)
+		}
+		for _, place := range places {
+			if strings.HasPrefix(place, "temp/") {
+				delete(r.world.at, place)
+			}
 		}
 	}
 	paths := []string{}
@@ -445,7 +575,7 @@ func (r *random) cleanUp() {
 		paths = append(paths, r.mounts[layer].Source)
 	}
 	for _, path := range paths {
-		if err := r.unmountAll(context.Background(), path); err != nil {
+		if err := r.unmountAll(path); err != nil {
 			r.t.Fatalf("cleaning up %s: %v", path, err)
 		}
 	}
@@ -506,7 +636,7 @@ func (r *random) check() {
 
 func (r *random) wantNoOpenLayerWithoutRecord() {
 	for layer := range r.world.open {
-		if len(r.world.placesOf(layer)) == 0 {
+		if r.world.records[layer].boot != now {
 			r.t.Fatalf("layer %s is open without a record", layer)
 		}
 	}
@@ -536,16 +666,18 @@ func (r *random) wantParents() {
 // wantWholeMounts fails the test when there is a record without its link, or a
 // link without its layer.
 func (r *random) wantWholeMounts() {
-	for place, record := range r.world.records {
-		if !record.opened || record.closing || r.world.at[place] != r.links[record.layer] || !r.world.open[record.layer] {
-			r.t.Fatalf("half a mount at %s in\n%+v", place, r.world)
+	for layer, record := range r.world.records {
+		for place, at := range record.targets {
+			if !at.shown || record.boot != now || !r.world.isLinked(layer, place) || !r.world.open[layer] {
+				r.t.Fatalf("half a mount at %s in\n%+v", place, r.world)
+			}
 		}
 	}
 }
 
 // observe returns what there is on the host.
 func (r *random) observe() world {
-	w := world{map[string]string{}, map[string]mark{}, map[string]bool{}}
+	w := newWorld()
 	for _, dir := range []string{"mnt", "temp"} {
 		for _, line := range strings.SplitAfter(tree(r.t, r.path(dir)), "\n") {
 			if end := strings.IndexAny(line, "/ "); end > 0 {
@@ -554,24 +686,30 @@ func (r *random) observe() world {
 		}
 	}
 	for _, record := range r.records() {
-		w.records[strings.TrimPrefix(record.Target, r.dir+"/")] = r.observeRecord(record)
+		layer := filepath.Base(record.Source)
+		if record.Source != r.path("layers", layer) || record.ReadOnly != isReadOnly(record.Source) {
+			r.t.Fatalf("record %+v", record)
+		}
+		mark := layerMark{boot: before, opened: record.Volume != "", targets: map[string]targetMark{}}
+		switch record.Boot {
+		case r.boot:
+			mark.boot = now
+		case "":
+			mark.boot = closed
+		}
+		for _, at := range record.Targets {
+			place := strings.TrimPrefix(at.Path, r.dir+"/")
+			mark.targets[place] = targetMark{at.Replaced, at.Restored, at.Shown}
+			if mark.opened && w.at[place] == linkPrefix+record.destination()+"\n" {
+				w.at[place] = linkTo(layer)
+			}
+		}
+		w.records[layer] = mark
 	}
 	for _, layer := range r.model.OpenLayers() {
 		w.open[filepath.Base(layer)] = true
 	}
 	return w
-}
-
-func (r *random) observeRecord(record record) mark {
-	layer := filepath.Base(record.Source)
-	if record.Source != r.path("layers", layer) || record.Base != (layer == "base") {
-		r.t.Fatalf("record %+v", record)
-	}
-	if record.Volume != "" && linkPrefix+record.link()+"\n" != r.links[layer] {
-		r.t.Fatalf("record %+v", record)
-	}
-	_, err := os.Lstat(r.table.markPath(record) + closingSuffix)
-	return mark{layer, record.Replaced, record.Volume != "", err == nil}
 }
 
 // What a step may leave behind when one of its HCS calls went wrong.
@@ -581,19 +719,25 @@ func (r *random) wantAllowed(s step, before, got world, failed, died bool) {
 		r.wantPromise(s, got)
 		return
 	}
-	for place := range union(before, got) {
-		if r.allowsPlace(s, before, got, place) {
-			continue
+	leaving := append([]string{}, s.places...)
+	for _, layer := range s.layers {
+		if s.mounts && layer == s.work.Layer && !r.isWhole(&before, layer) {
+			leaving = append(leaving, before.placesOf(layer)...)
+		} else {
+			leaving = append(leaving, before.leaving(layer, s.places...)...)
 		}
-		r.t.Fatalf("%+v: at %s is now\n%q, %+v where there was\n%q, %+v", s.work, place,
-			got.at[place], got.records[place], before.at[place], before.records[place])
+	}
+	for place := range union(before.at, got.at) {
+		if !r.allowsThing(s, before, got, place, leaving) {
+			r.t.Fatalf("%+v: at %s is now %q where there was %q", s.work, place, got.at[place], before.at[place])
+		}
 	}
 	for _, layer := range randomLayers {
-		if got.open[layer] != before.open[layer] && !r.allowsChange(s, before, layer) {
-			r.t.Fatalf("%+v: layer %s open is %v", s.work, layer, got.open[layer])
+		if !allowsRecord(s, before, got, layer, leaving) {
+			r.t.Fatalf("%+v: the record of %s is now\n%+v where there was\n%+v", s.work, layer, got.records[layer], before.records[layer])
 		}
-		if got.open[layer] && !before.open[layer] && !died && len(s.places) == 1 && got.records[s.places[0]] == (mark{}) {
-			r.t.Fatalf("%+v: layer %s is left open without the record that was tried", s.work, layer)
+		if got.open[layer] != before.open[layer] && !allowsChange(s, before, layer, leaving) {
+			r.t.Fatalf("%+v: layer %s open is %v", s.work, layer, got.open[layer])
 		}
 	}
 	if s.wantErr == os.ErrExist && !died && s.mounts && r.isLive(&before, s.places[0]) && !reflect.DeepEqual(before, got) {
@@ -612,78 +756,80 @@ func (r *random) wantPromise(s step, got world) {
 	}
 }
 
-func union(a, b world) map[string]bool {
-	places := map[string]bool{}
-	for _, w := range []world{a, b} {
-		for place := range w.at {
-			places[place] = true
-		}
-		for place := range w.records {
-			places[place] = true
+func union(a, b map[string]string) map[string]bool {
+	keys := map[string]bool{}
+	for _, m := range []map[string]string{a, b} {
+		for key := range m {
+			keys[key] = true
 		}
 	}
-	return places
+	return keys
 }
 
-func (r *random) allowsPlace(s step, before, got world, place string) bool {
-	was, is := before.records[place], got.records[place]
-	if before.at[place] == got.at[place] && was == is {
-		return true
-	}
-	if s.temporary && before.at[place] == absent && was == (mark{}) && strings.HasPrefix(place, "temp/") {
-		isNew := is == mark{} || is.layer == s.layers[0] && is.replaced
-		return isNew && (got.at[place] == absent || got.at[place] == emptyDir)
-	}
-	return contains(s.places, place) && r.allowsThing(before, got.at[place], place) && allowsRecord(s, before, is, place)
-}
-
-// allowsThing tells whether a step that failed may leave the thing: what was
+// allowsThing tells whether a step that failed may leave the thing at a place: what was
 // there, or what remains when a link of ours has gone.
-func (r *random) allowsThing(before world, thing, place string) bool {
-	was, record := before.at[place], before.records[place]
-	if thing == was {
+func (r *random) allowsThing(s step, before, got world, place string, leaving []string) bool {
+	was, is := before.at[place], got.at[place]
+	if is == was {
 		return true
 	}
-	if was != absent && (!record.opened || was != r.links[record.layer]) {
+	if s.temporary && was == absent && strings.HasPrefix(place, "temp/") {
+		return is == emptyDir
+	}
+	layer := before.layerAt(place)
+	if !contains(leaving, place) || was != absent && !before.isLinked(layer, place) {
 		return false
 	}
-	return thing == absent || thing == emptyDir && record.replaced
+	return is == absent || is == emptyDir && before.records[layer].targets[place].replaced
 }
 
-// allowsRecord tells whether a step that failed may leave the record: the old
-// one, none, or that of a mount which could not be undone.
-func allowsRecord(s step, before world, is mark, place string) bool {
-	was := before.records[place]
-	wasClosing := was
-	wasClosing.closing = true
-	tried := s.want.records[place]
-	tried.opened = false
-	return is == was || is == mark{} || is == tried || was != mark{} && is == wasClosing
+// allowsRecord tells whether a step that failed may leave the record of a layer: the old
+// one, without the places that it leaves or with them on their way, or that of a mount
+// which could not be undone.
+func allowsRecord(s step, before, got world, layer string, leaving []string) bool {
+	was, is := before.records[layer], got.records[layer]
+	if reflect.DeepEqual(was, is) {
+		return true
+	}
+	if !contains(s.layers, layer) {
+		return false
+	}
+	for place, at := range was.targets {
+		now, there := is.targets[place]
+		now.restored = at.restored
+		onItsWay := at
+		onItsWay.shown = false
+		if !contains(leaving, place) && now != at || there && now != at && now != onItsWay {
+			return false
+		}
+	}
+	for place, at := range is.targets {
+		if _, known := was.targets[place]; known {
+			continue
+		}
+		tried := s.mounts && place == s.places[0] || s.temporary && strings.HasPrefix(place, "temp/")
+		if !tried || at.shown || is.boot != now {
+			return false
+		}
+	}
+	return true
 }
 
 // allowsChange tells whether a step that failed may leave a layer open that was
 // closed, or closed that was open.
-func (r *random) allowsChange(s step, before world, layer string) bool {
+func allowsChange(s step, before world, layer string, leaving []string) bool {
 	if !contains(s.layers, layer) {
 		return false
 	}
 	if !before.open[layer] {
 		return s.mounts || s.temporary
 	}
-	elsewhere := before.clone()
-	for _, place := range s.places {
-		delete(elsewhere.records, place)
-	}
-	return !r.isShared(elsewhere, layer)
-}
-
-func contains(list []string, one string) bool {
-	for _, each := range list {
-		if each == one {
-			return true
+	for place, at := range before.records[layer].targets {
+		if at.shown && !contains(leaving, place) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // Operations at once.
@@ -692,7 +838,7 @@ func contains(list []string, one string) bool {
 type randomWork struct{ Op, Layer, Place string }
 
 func drawWork(rt *rapid.T) randomWork {
-	ops := []string{"mount", "unmount", "unmount layer", "unmount all", "look up", "temporarily", "temporarily, fails"}
+	ops := []string{"mount", "unmount", "unmount layer", "unmount all", "unmount below", "look up", "temporarily", "temporarily, fails"}
 	return randomWork{rapid.SampledFrom(ops).Draw(rt, "op"), drawLayer(rt), drawPlace(rt)}
 }
 
@@ -732,19 +878,21 @@ func (r *random) work(work randomWork) error {
 	case "unmount":
 		return r.unmount(path)
 	case "unmount all":
-		return r.unmountAll(ctx, path)
+		return r.unmountAll(path)
 	case "unmount layer":
 		return r.unmount(m.Source)
 	case "unmount layer all":
-		return r.unmountAll(ctx, m.Source)
+		return r.unmountAll(m.Source)
+	case "unmount below":
+		return r.unmountRecursive(r.path("mnt"))
 	case "look up":
-		_, err := r.lookup(ctx, path)
+		_, err := r.lookup(path)
 		return err
 	}
 	return r.withTempMount(ctx, []Mount{*m}, func(root string) error {
-		text, err := os.Readlink(root)
+		text, err := os.ReadFile(filepath.Join(root, "data"))
 		unmounted := err != nil && !r.alone // by somebody else
-		if linkPrefix+text+"\n" != r.links[work.Layer] && !unmounted {
+		if string(text) != "of layer "+work.Layer && !unmounted {
 			return fmt.Errorf("the callback was shown %q, %v", text, err)
 		}
 		switch work.Op {

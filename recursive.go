@@ -1,103 +1,72 @@
 package mount
 
 import (
-	"context"
 	stderrors "errors"
-	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/pkg/errors"
 )
 
-// UnmountRecursive unmounts every mount whose target is mount or below it, the
-// deepest first, and then what UnmountAll would. It is nil for "", and flags are
-// not used.
+// UnmountRecursive unmounts every mount whose target is mount or below it, the deepest first,
+// and then what UnmountAll would. It is nil for "", and flags are not used.
 //
-// It reads the whole mount table, and waits for no Mount or Unmount elsewhere. It
-// goes on after a failure and returns all errors, which are those of [Unmount]. Of
-// damaged records it reports only that of mount itself: nobody can tell the target
-// of another, which may be below mount and stays mounted. Mount and Unmount of that
-// target report it, and CleanupTempMounts all.
+// It reads the whole mount table, and waits for no Mount or Unmount of other layers.
+// It goes on after a failure and returns all errors, which are those of [Unmount]. Of
+// damaged files in the table it reports only that of mount itself: nobody can tell the
+// targets in another, which may be below mount and stay mounted. Unmount of such a
+// target reports it, and CleanupTempMounts and List all.
 func UnmountRecursive(mount string, flags int) error {
-	mt, err := newMounter()
-	if err != nil {
-		return err
-	}
-	return mt.unmountRecursive(context.Background(), mount)
+	return withMounter(func(mt *mounter) error { return mt.unmountRecursive(mount) })
 }
 
-func (mt *mounter) unmountRecursive(ctx context.Context, path string) error {
+func (mt *mounter) unmountRecursive(path string) error {
 	if path == "" {
 		return nil
 	}
-	records, unread, err := mt.below(path)
+	mounts, unread, err := mt.below(path)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, err := range unread {
-		if !errors.Is(err, errDamaged) {
-			errs = append(errs, err)
-		}
-	}
-	for _, r := range records {
-		_, err := mt.unmountTarget(ctx, r.TargetKey, "")
+	errs := slices.DeleteFunc(unread, func(err error) bool { return errors.Is(err, errDamaged) })
+	for _, at := range mounts {
+		_, err := mt.unmountTarget(at.Key)
 		errs = append(errs, err)
 	}
-	return stderrors.Join(append(errs, mt.unmountAll(ctx, path))...)
+	return stderrors.Join(append(errs, mt.unmountAll(path))...)
 }
 
-// below returns the records of the mounts below dir, the deepest first, and an
-// error for each file of the table that cannot be read as a record. It takes no
-// lock, so as not to wait for what goes on at other targets: a record is written
-// whole.
-func (mt *mounter) below(dir string) (records []record, unread []error, err error) {
+// below returns the targets on record below dir, the deepest first, and an error for
+// each file of the table that cannot be read as a record.
+func (mt *mounter) below(dir string) (targets []target, unread []error, err error) {
 	dir, err = absolute(dir)
 	if err != nil {
 		return nil, nil, errors.WithMessage(err, "failed to look for mounts")
 	}
-	keys, unread, err := mt.table.list()
-	if err != nil || len(keys) == 0 {
-		return nil, unread, err
-	}
-	if err := mt.table.prepare(); err != nil {
+	if there, err := mt.table.isThere(); !there || err != nil {
 		return nil, nil, err
 	}
-	for _, target := range keys {
-		r, err := mt.table.peek(target)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			unread = append(unread, err)
-			continue
-		}
-		r = r.reachable()
-		if isBelow(r.Target, dir) {
-			records = append(records, r)
-		}
-	}
-	sort.Slice(records, func(i, j int) bool { return len(records[i].Target) > len(records[j].Target) })
-	return records, unread, nil
-}
-
-// isBelow tells whether path is below dir, as they are written or as the system
-// knows them.
-func isBelow(path, dir string) bool {
-	if hasPrefixDir(foldCase(path), foldCase(dir)) {
-		return true
-	}
-	path, err := canonical(filepath.Dir(path))
+	resolved, folded, _, err := canonical(dir)
 	if err != nil {
-		return false
+		return nil, nil, err
 	}
-	dir, err = canonical(dir)
-	return err == nil && hasPrefixDir(foldCase(filepath.Join(path, "x")), foldCase(dir))
+	unread, err = mt.table.each(func(r record) {
+		for _, at := range r.Targets {
+			below := isBelow(at.Resolved, resolved) || folded != resolved && isBelow(foldCase(at.Resolved), folded)
+			if !below && isBelow(foldCase(at.Path), foldCase(dir)) { // in the volume of a layer that is shown there
+				now, err := newTarget(at.Path)
+				below = err == nil && now.Key == at.Key
+			}
+			if below {
+				targets = append(targets, at)
+			}
+		}
+	})
+	slices.SortFunc(targets, func(a, b target) int { return len(b.Path) - len(a.Path) })
+	return targets, unread, err
 }
 
-func hasPrefixDir(path, dir string) bool {
-	separator := string(filepath.Separator)
-	return strings.HasPrefix(path, strings.TrimSuffix(dir, separator)+separator)
+func isBelow(path, dir string) bool {
+	return strings.HasPrefix(path, strings.TrimSuffix(dir, string(filepath.Separator))+string(filepath.Separator))
 }

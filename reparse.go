@@ -8,14 +8,12 @@ import (
 	"github.com/pkg/errors"
 )
 
-// errNoSymlink tells that something is no symbolic link but, say, a junction.
+// errNoSymlink says that something is no symbolic link but, say, a junction.
 var errNoSymlink = errors.New("is not a symbolic link")
 
-// decodeSymlink returns the text of a symbolic link from its reparse point, a
-// REPARSE_DATA_BUFFER ([MS-FSCC] 2.1.2.4), all little-endian: tag (4 bytes),
-// length (2), reserved (2), then for a symbolic link offset and length of the
-// substitute name (2 each), of the print name (2 each), flags (4), and the text
-// in which the offsets count.
+// decodeSymlink returns the text of a symbolic link from its reparse point, a REPARSE_DATA_BUFFER
+// ([MS-FSCC] 2.1.2.4), little-endian: tag (4 bytes), length (2), reserved (2), offset and length of
+// the substitute name (2 each), of the print name (2 each), flags (4), and the names.
 func decodeSymlink(data []byte) (string, error) {
 	const tagSymlink, header = 0xa000000c, 20
 	if len(data) < header {
@@ -36,21 +34,16 @@ func decodeSymlink(data []byte) (string, error) {
 	return string(utf16.Decode(name)), nil
 }
 
-// sameWindowsLink tells whether two texts lead to the same place. Windows stores
-// what was `\\?\` or nothing before a drive as `\??\`, and `\\` before a share
-// as `\??\UNC\`.
+// sameWindowsLink reports whether two texts lead to the same place. Windows stores what was
+// `\\?\` or nothing before a drive as `\??\`, and `\\` before a share as `\??\UNC\`.
 func sameWindowsLink(a, b string) bool {
 	return strings.EqualFold(bareLink(a), bareLink(b))
 }
 
 func bareLink(text string) string {
-	for _, prefix := range []string{`\??\UNC\`, `\\?\UNC\`} {
-		if len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix) {
-			return `\\` + strings.TrimRight(text[len(prefix):], `\`)
-		}
-	}
-	for _, prefix := range []string{`\??\`, `\\?\`} {
-		text = strings.TrimPrefix(text, prefix)
+	text = strings.TrimPrefix(strings.TrimPrefix(text, `\??\`), `\\?\`)
+	if len(text) > 4 && strings.EqualFold(text[:4], `UNC\`) {
+		text = `\\` + text[4:]
 	}
 	return strings.TrimRight(text, `\`)
 }

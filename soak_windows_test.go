@@ -57,7 +57,7 @@ func newSoakHost(t *testing.T) *winHost {
 		h.write(h.path("layers", fmt.Sprintf("s%d", i), "sandbox.vhdx"))
 	}
 	for worker := 0; worker < soakWorkers; worker++ {
-		h.must(os.Mkdir(h.secondTarget(worker), 0o777))
+		h.mkdir(h.secondTarget(worker))
 	}
 	return h
 }
@@ -97,7 +97,7 @@ func (h *winHost) soakCycle(worker int) error {
 	if !shared {
 		n += worker - (n-soakShared)%soakWorkers // of each eight, one belongs to each worker
 	}
-	m := h.scratch(fmt.Sprintf("s%d", n))
+	m := h.mountOf(fmt.Sprintf("s%d", n))
 	targets := []string{h.firstTarget(worker), h.secondTarget(worker)}[:1+rand.Intn(2)]
 	for _, target := range targets {
 		if err := mountAndLookup(m, target); err != nil {
@@ -134,9 +134,7 @@ func (h *winHost) wantTargetsAsBefore() {
 		h.t.Errorf("left at the targets: %q, %v", left, err)
 	}
 	for worker := 0; worker < soakWorkers; worker++ {
-		if entries, err := os.ReadDir(h.secondTarget(worker)); err != nil || len(entries) != 0 {
-			h.t.Errorf("at %s: %v, %v", h.secondTarget(worker), entries, err)
-		}
+		h.wantDirectory(h.secondTarget(worker))
 	}
 }
 

@@ -3,6 +3,7 @@ package mount
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -12,174 +13,196 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// private is the security of everything in the table: it belongs to the
-// Administrators, and only they and SYSTEM have access, whatever the directory
-// above would pass on (P).
-var private = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
-	sd, err := windows.SecurityDescriptorFromString("O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)")
+// heldDir is the directory of the table, held open. Nobody can rename or remove a directory, or
+// one above it, while it is open for reading and deletion is not shared ([MS-FSA] 2.1.5.1.2.2).
+type heldDir struct{ dir, locks *os.File }
+
+// holdDir makes the directory of the table with what is in it, or makes sure that what is there
+// can be believed: anybody may make directories in %ProgramData%.
+func holdDir(dir string) (*heldDir, error) {
+	held, err := openPrivateDir(dir)
+	if errors.Is(err, os.ErrPermission) { // its owner may keep everybody else from looking at it
+		err = errors.WithStack(fmt.Errorf("%w: %w", errUntrusted, err))
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &windows.SecurityAttributes{
-		Length:             uint32(unsafe.Sizeof(windows.SecurityAttributes{})),
-		SecurityDescriptor: sd,
-	}, nil
-})
-
-func createPrivateDir(path string) error {
-	sa, err := private()
-	if err != nil {
-		return err
+	h := &heldDir{dir: held}
+	if err := h.fill(); err != nil {
+		h.close()
+		return nil, err
 	}
-	pathPtr, err := windows.UTF16PtrFromString(path)
-	if err == nil {
-		err = windows.CreateDirectory(pathPtr, sa)
-	}
-	if err != nil {
-		return &os.PathError{Op: "mkdir", Path: path, Err: err}
-	}
-	return nil
+	return h, nil
 }
 
-// checkPrivateDir makes sure that a directory of the table is no link and belongs
-// to somebody trusted.
-func checkPrivateDir(path string) error {
-	handle, err := openExisting(path, windows.READ_CONTROL|windows.WRITE_DAC|windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT)
-	if err != nil {
+func (h *heldDir) fill() error {
+	if err := checkContent(h.dir.Name()); err != nil {
 		return err
 	}
-	defer windows.CloseHandle(handle)
-	if err := checkDirectory(handle); errors.Is(err, windows.ERROR_DIRECTORY) {
-		return errors.Errorf("%s is not a directory", path)
-	} else if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	sd, err := checkOwner(handle, path)
-	if err != nil {
+	if err := protect(h.dir); err != nil {
 		return err
 	}
-	if control, _, err := sd.Control(); err == nil && control&windows.SE_DACL_PROTECTED != 0 {
-		return nil
-	}
-	// An administrator made it by hand, and it has the access of its parent.
-	sa, err := private()
-	if err != nil {
-		return err
-	}
-	dacl, _, err := sa.SecurityDescriptor.DACL()
-	if err != nil {
-		return err
-	}
-	err = whileChanging(func() error {
-		return windows.SetSecurityInfo(handle, windows.SE_FILE_OBJECT,
-			windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, dacl, nil)
-	})
-	return errors.Wrapf(err, "failed to protect %s", path)
-}
-
-// whileChanging repeats an access to the security of a file that another process
-// changes at the same time: it has grown since its size was asked for. Wine 8,
-// where every process protects the table, reports that now and then. The bound
-// keeps a system that always says so from hanging the caller.
-func whileChanging(access func() error) error {
-	for tries := 1; ; tries++ {
-		err := access()
-		if !errors.Is(err, windows.ERROR_INSUFFICIENT_BUFFER) || tries == 1000 {
+	for _, name := range []string{"layers", "targets"} {
+		dir, err := openPrivateDir(filepath.Join(h.dir.Name(), name))
+		if err != nil {
+			return err
+		}
+		err = protect(dir)
+		_ = dir.Close()
+		if err != nil {
 			return err
 		}
 	}
+	var err error
+	h.locks, err = openPrivate(filepath.Join(h.dir.Name(), "lock"), true)
+	return err
 }
 
-// checkOwner refuses a file that belongs to anybody but the Administrators,
-// SYSTEM and the user of this process, and returns its security.
-func checkOwner(handle windows.Handle, path string) (*windows.SECURITY_DESCRIPTOR, error) {
-	var sd *windows.SECURITY_DESCRIPTOR
-	err := whileChanging(func() (err error) {
-		sd, err = windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT,
-			windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
-		return err
-	})
+func (h *heldDir) close() {
+	_ = h.dir.Close()
+	_ = h.locks.Close()
+}
+
+// openPrivateDir makes a directory that only Administrators and SYSTEM can use, or opens the
+// one that is there, which must be no link and belong to somebody trusted.
+func openPrivateDir(path string) (*os.File, error) {
+	sa, err := private()
+	if err == nil {
+		err = withPath("mkdir", path, func(p *uint16) error { return windows.CreateDirectory(p, sa) })
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	handle, err := createFile(path, windows.FILE_LIST_DIRECTORY|windows.FILE_READ_ATTRIBUTES|windows.READ_CONTROL|windows.WRITE_DAC,
+		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE, nil, windows.OPEN_EXISTING,
+		windows.FILE_FLAG_BACKUP_SEMANTICS|windows.FILE_FLAG_OPEN_REPARSE_POINT)
 	if err != nil {
-		return nil, &os.PathError{Op: "get owner", Path: path, Err: err}
+		return nil, err
+	}
+	dir := os.NewFile(uintptr(handle), path)
+	if err = checkTrust(dir); err == nil {
+		err = errors.WithMessage(checkDirectory(handle), path)
+	}
+	if err != nil {
+		_ = dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// private is the security of everything in the table: it belongs to the Administrators, and
+// only they and SYSTEM have access, whatever the directory above would pass on (P).
+var private = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
+	return securityOf("O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)")
+})
+
+func securityOf(sddl string) (*windows.SecurityAttributes, error) {
+	sd, err := windows.SecurityDescriptorFromString(sddl)
+	sa := &windows.SecurityAttributes{SecurityDescriptor: sd}
+	sa.Length = uint32(unsafe.Sizeof(*sa))
+	return sa, errors.WithStack(err)
+}
+
+// protect gives a directory the access list of the table, unless it has a protected one: an
+// administrator may have made it by hand, with the access of its parent.
+func protect(dir *os.File) error {
+	handle := windows.Handle(dir.Fd())
+	sd, err := windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
+	if err == nil {
+		control, _, controlErr := sd.Control()
+		if controlErr == nil && control&windows.SE_DACL_PROTECTED != 0 {
+			return nil
+		}
+		var sa *windows.SecurityAttributes
+		if sa, err = private(); err == nil {
+			err = setAccess(handle, sa)
+		}
+	}
+	return errors.Wrapf(err, "failed to protect %s", dir.Name())
+}
+
+func setAccess(file windows.Handle, sa *windows.SecurityAttributes) error {
+	// SetSecurityInfo would go on to what is in a directory, and perhaps through a link.
+	const what = windows.DACL_SECURITY_INFORMATION | windows.PROTECTED_DACL_SECURITY_INFORMATION
+	return errors.WithStack(windows.SetKernelObjectSecurity(file, what, sa.SecurityDescriptor))
+}
+
+// checkTrust refuses a file that belongs to anybody but the Administrators, SYSTEM and the user
+// of this process.
+func checkTrust(file *os.File) error {
+	sd, err := windows.GetSecurityInfo(windows.Handle(file.Fd()), windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
+	if err != nil {
+		return &os.PathError{Op: "get owner", Path: file.Name(), Err: err}
+	}
+	user, err := currentUser()
+	if err != nil {
+		return errors.WithStack(err)
 	}
 	owner, _, err := sd.Owner()
-	if err != nil {
-		return nil, &os.PathError{Op: "get owner", Path: path, Err: err}
+	if err != nil || owner.IsWellKnown(windows.WinBuiltinAdministratorsSid) || owner.IsWellKnown(windows.WinLocalSystemSid) || owner.Equals(user.User.Sid) {
+		return errors.WithStack(err)
 	}
-	user, err := windows.GetCurrentProcessToken().GetTokenUser()
-	if err != nil {
-		return nil, &os.PathError{Op: "get owner", Path: path, Err: err}
-	}
-	if owner.IsWellKnown(windows.WinBuiltinAdministratorsSid) || owner.IsWellKnown(windows.WinLocalSystemSid) || owner.Equals(user.User.Sid) {
-		return sd, nil
-	}
-	return nil, errors.Wrapf(os.ErrPermission, "%s belongs to %s and cannot be trusted", path, owner)
+	return errors.Wrapf(errUntrusted, "%s belongs to %s", file.Name(), owner)
 }
 
-func createPrivate(path string) (*os.File, error) {
-	handle, err := openFile(path, windows.GENERIC_WRITE, windows.FILE_SHARE_READ|windows.FILE_SHARE_DELETE, windows.CREATE_NEW)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(handle), path), nil
-}
+var currentUser = sync.OnceValues(func() (*windows.Tokenuser, error) {
+	return windows.GetCurrentProcessToken().GetTokenUser()
+})
 
-func openPrivate(path string) (*os.File, error) {
-	handle, err := openFile(path, windows.GENERIC_READ, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, windows.OPEN_EXISTING)
-	if err != nil {
-		return nil, err
+// openPrivate opens a file of the table, or makes it where it is absent. Of a link it opens the
+// link, and not what that leads to.
+func openPrivate(path string, create bool) (*os.File, error) {
+	disposition := uint32(windows.OPEN_EXISTING)
+	if create {
+		disposition = windows.OPEN_ALWAYS
 	}
-	if _, err := checkOwner(handle, path); err != nil {
-		_ = windows.CloseHandle(handle)
-		return nil, err
-	}
-	return os.NewFile(uintptr(handle), path), nil
-}
-
-// openFile opens a file of the table, and not what a link in its place leads to.
-func openFile(path string, access, share, disposition uint32) (windows.Handle, error) {
 	sa, err := private()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	pathPtr, err := windows.UTF16PtrFromString(path)
-	if err != nil {
-		return 0, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	handle, err := windows.CreateFile(pathPtr, access, share, sa, disposition,
-		windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT, 0)
-	if err != nil {
-		return 0, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return handle, nil
-}
-
-// lockFile locks one byte of the file "lock" in dir, far behind its end, where
-// Windows allows it. Names that differ lock different bytes, so that one file
-// serves all of them. The lock goes with its handle when a process dies.
-func lockFile(dir, name string) (unlock func(), err error) {
-	path := filepath.Join(dir, "lock")
-	handle, err := openFile(path, windows.GENERIC_READ|windows.GENERIC_WRITE,
-		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE, windows.OPEN_ALWAYS)
+	handle, err := createFile(path, windows.GENERIC_READ|windows.GENERIC_WRITE, shareAll, sa, disposition,
+		windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT)
 	if err != nil {
 		return nil, err
 	}
-	offset := lockOffset(name)
-	overlapped := &windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
-	if err := windows.LockFileEx(handle, windows.LOCKFILE_EXCLUSIVE_LOCK, 0, 1, 0, overlapped); err != nil {
-		_ = windows.CloseHandle(handle)
-		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
-	}
-	return func() {
-		// Closing unlocks too, but not at once. No error is of use here: the
-		// lock is gone in the end.
-		_ = windows.UnlockFileEx(handle, 0, 1, 0, overlapped)
-		_ = windows.CloseHandle(handle)
-	}, nil
+	return os.NewFile(uintptr(handle), path), nil
 }
 
-// lockOffset spreads names over the offsets that a file can have, 63 bits.
-func lockOffset(name string) uint64 {
+// moveDurably moves a file into place, where it is on the disk when this returns.
+func moveDurably(from, to string) error {
+	return withPaths("rename", from, to, func(from, to *uint16) error {
+		return windows.MoveFileEx(from, to, windows.MOVEFILE_REPLACE_EXISTING|windows.MOVEFILE_WRITE_THROUGH)
+	})
+}
+
+// lock locks one byte of the file of locks, far behind its end, where Windows allows it. Names
+// that differ lock different bytes, so that one file serves all of them. The lock goes with its
+// handle when a process dies.
+func (h *heldDir) lock(name string) (unlock func(), err error) {
 	sum := sha256.Sum256([]byte(name))
-	return binary.LittleEndian.Uint64(sum[:]) >> 1
+	offset := binary.LittleEndian.Uint64(sum[:]) >> 1 // a file has 63 bits of them
+	at := windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
+	lock := func(file *os.File, flags uint32) error {
+		err := windows.LockFileEx(windows.Handle(file.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|flags, 0, 1, 0, &at)
+		return os.NewSyscallError("LockFileEx", err)
+	}
+	err = lock(h.locks, windows.LOCKFILE_FAIL_IMMEDIATELY)
+	if !errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
+		// No error of unlocking is of use: the lock is gone with the process at the latest.
+		return func() { _ = windows.UnlockFileEx(windows.Handle(h.locks.Fd()), 0, 1, 0, &at) }, err
+	}
+	// Another process has it. Who waits needs a handle of his own: while one waits, nobody else
+	// can lock or unlock by the same handle.
+	own, err := openPrivate(h.locks.Name(), false)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock(own, 0); err != nil {
+		_ = own.Close()
+		return nil, err
+	}
+	return func() {
+		_ = windows.UnlockFileEx(windows.Handle(own.Fd()), 0, 1, 0, &at) // closing alone unlocks later
+		_ = own.Close()
+	}, nil
 }

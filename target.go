@@ -1,165 +1,161 @@
 package mount
 
 import (
-	"io"
+	"context"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/pkg/errors"
 )
 
-// link returns the text of the link that shows the record's layer.
-func (r record) link() string {
-	if r.Base {
+// newTarget returns the target at a path, which is not followed where it is a link.
+func newTarget(path string) (target, error) {
+	name := filepath.Base(path)
+	final, folded, _, err := finalPath(path, false)
+	if err == nil {
+		name = filepath.Base(final) // in place of an 8.3 name, so that Unmount finds the link
+	}
+	if err != nil || folded == final { // it is absent, or case may make a difference
+		var exact bool
+		if final, folded, exact, err = canonical(filepath.Dir(path)); err != nil {
+			return target{}, err
+		}
+		final, folded = filepath.Join(final, name), joinFolded(folded, name, exact)
+	}
+	at := target{Path: filepath.Join(filepath.Dir(path), name), Resolved: final, Key: keyOf(folded)}
+	return at, checkPath(at.Path)
+}
+
+// resolveSource returns the directory of a layer without links, drives and 8.3 names,
+// and its key. A link to the directory has the key of the directory.
+func resolveSource(path string) (resolved string, layer key, err error) {
+	resolved, folded, _, err := canonical(path)
+	return resolved, keyOf(folded), err
+}
+
+// canonical returns the one way to write path that the file system has, as far as path exists:
+// without links, and without 8.3 names. Folded is the same for all paths that differ in case only,
+// where the system takes them for one. What is in the directory keeps its case when exact is set.
+func canonical(path string) (resolved, folded string, exact bool, err error) {
+	resolved, folded, exact, err = finalPath(path, true)
+	if err == nil {
+		return resolved, folded, exact, nil
+	}
+	parent, name := filepath.Dir(path), filepath.Base(path)
+	if !errors.Is(err, os.ErrNotExist) || parent == path {
+		return "", "", false, errors.Wrapf(err, "failed to resolve %s", path)
+	}
+	resolved, folded, exact, err = canonical(parent)
+	return filepath.Join(resolved, name), joinFolded(folded, name, exact), exact, err
+}
+
+func joinFolded(folded, name string, exact bool) string {
+	if !exact {
+		name = foldCase(name)
+	}
+	return filepath.Join(folded, name)
+}
+
+// inspect reports whether a link can be put at a target: where nothing is, or where an empty
+// directory can be replaced.
+func inspect(at target) (replaces bool, err error) {
+	info, err := os.Lstat(at.Resolved)
+	if errors.Is(err, os.ErrNotExist) {
+		parent, err := os.Stat(filepath.Dir(at.Resolved))
+		if err == nil && !parent.IsDir() { // for Windows nothing is below a file either
+			err = errors.New("its parent is not a directory")
+		}
+		return false, errors.WithMessagef(err, "failed to mount at %s", at.Path)
+	}
+	if err == nil && !info.IsDir() {
+		err = errors.WithMessage(os.ErrExist, "neither absent nor a directory")
+	}
+	if err == nil {
+		var entries []os.DirEntry
+		if entries, err = os.ReadDir(at.Resolved); len(entries) > 0 {
+			err = errors.WithMessage(os.ErrExist, "directory is not empty")
+		}
+	}
+	return err == nil, errors.WithMessagef(err, "failed to mount at %s", at.Path)
+}
+
+// destination returns what a link to the layer leads to.
+func (r *record) destination() string {
+	if len(r.Parents) == 0 && !isVolume(r.Volume) {
 		// A base layer is not filtered: its mount path is its own directory, in
 		// which a client must not find what belongs to HCS.
 		return filepath.Join(r.Volume, "Files")
 	}
 	// A link to `\\?\Volume{GUID}` without the separator leads to the device and
 	// not to its root directory.
-	separator := string(filepath.Separator)
-	return strings.TrimSuffix(r.Volume, separator) + separator
+	return r.Volume + string(filepath.Separator)
 }
 
-// isShown tells whether the link of a record is at its target. Anything else
-// there belongs to somebody else.
-func (r record) isShown() (bool, error) {
-	if r.Volume == "" {
+// isLinked reports whether the link to the layer is at a target. Anything else there
+// belongs to somebody else.
+func (r *record) isLinked(at *target) (bool, error) {
+	info, err := os.Lstat(at.Resolved)
+	if r.Volume == "" || errors.Is(err, os.ErrNotExist) || err == nil && info.Mode()&os.ModeSymlink == 0 {
 		return false, nil
 	}
-	info, err := os.Lstat(r.Target)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+	var text string
+	if err == nil {
+		text, err = readLink(at.Resolved)
 	}
-	if err != nil {
-		return false, errors.Wrap(err, "failed to look at the target")
-	}
-	if info.Mode()&os.ModeSymlink == 0 {
-		return false, nil
-	}
-	text, err := readLink(r.Target)
 	if errors.Is(err, errNoSymlink) {
 		return false, nil
 	}
-	return err == nil && sameLink(text, r.link()), errors.Wrap(err, "failed to look at the target")
+	return err == nil && sameLink(text, r.destination()), errors.Wrap(err, "failed to look at the target")
 }
 
-// show puts the link of a record at its target. Each of its steps is tried again
-// by itself: the directory must not be removed twice.
-func (r record) show(whileBusy func(try func() error) error) error {
-	if r.Base {
-		info, err := os.Stat(r.link())
-		if err != nil {
-			return errors.Wrapf(err, "no Files folder in layer %s", r.Source)
-		}
-		if !info.IsDir() {
-			return errors.Errorf("no Files folder in layer %s", r.Source)
+// link puts the link to the layer at a target. Each of its steps is tried again by
+// itself: the directory must not be removed twice.
+func (r *record) link(at *target, pause pauser) error {
+	whileBusy := func(try func() error) error { return pause.retry(context.Background(), isBusy, try) }
+	destination := r.destination()
+	if at.Replaced {
+		if err := whileBusy(func() error { return removeDir(at.Resolved) }); err != nil {
+			return errors.Wrapf(err, "failed to replace directory %s by a link", at.Path)
 		}
 	}
-	if r.Replaced {
-		if err := whileBusy(func() error { return removeDir(r.Target) }); err != nil {
-			return errors.Wrapf(err, "failed to replace directory %s by a link", r.Target)
-		}
+	if err := whileBusy(func() error { return makeLink(destination, at.Resolved) }); err != nil {
+		return errors.Wrapf(err, "failed to link layer %s", r.Source)
 	}
-	err := whileBusy(func() error { return makeLink(r.link(), r.Target) })
-	return errors.Wrapf(err, "failed to link layer %s", r.Source)
+	// A link can be made and not be followed: the system may be told not to (fsutil
+	// behavior set SymlinkEvaluation, moby 38220). And the volume may be late.
+	isLate := func(err error) bool { return errors.Is(err, os.ErrNotExist) && !isGone(at.Resolved) }
+	err := pause.retry(context.Background(), isLate, func() error {
+		info, err := os.Stat(at.Resolved)
+		if err == nil && !info.IsDir() {
+			err = errors.New("not a directory")
+		}
+		return err
+	})
+	if err != nil && !isGone(at.Resolved) { // where it has gone somebody else took it away
+		return errors.Wrapf(err, "the link to %s does not show layer %s", destination, r.Source)
+	}
+	return nil
 }
 
-// hide removes the link of a record.
-func (r record) hide() error {
-	shown, err := r.isShown()
-	if !shown || err != nil {
+// hide removes the link to the layer from a target, and puts the directory back that
+// it had replaced. It leaves alone what somebody has put in the place of the link.
+func (r *record) hide(at *target) error {
+	linked, err := r.isLinked(at)
+	if err != nil {
 		return err
 	}
-	return errors.Wrapf(os.Remove(r.Target), "failed to remove the link to layer %s", r.Source)
-}
-
-// putBack makes the directory again that the link has replaced. It leaves alone
-// what stands in its place, and a parent directory that has gone.
-func (r record) putBack() error {
-	if !r.Replaced {
+	if linked {
+		// On the disk, too, before the record goes: no other Unmount would know the link.
+		if err := removeLink(at.Resolved, r.destination()); err != nil {
+			return errors.Wrapf(err, "failed to remove the link to layer %s", r.Source)
+		}
+	}
+	if !at.Replaced || at.Restored {
 		return nil
 	}
-	err := os.Mkdir(r.Target, 0o755)
-	if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) {
+	err = os.Mkdir(at.Resolved, 0o755)
+	if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) { // the latter: what it was in has gone
 		return nil
 	}
 	return errors.Wrap(err, "failed to put the directory back")
-}
-
-// inspect tells whether a link can be put at target: where nothing is, or where
-// an empty directory can be replaced.
-func inspect(target string) (replaces bool, err error) {
-	info, err := os.Lstat(target)
-	if errors.Is(err, os.ErrNotExist) {
-		parent, err := os.Stat(filepath.Dir(target))
-		if err == nil && !parent.IsDir() { // for Windows nothing is below a file either
-			err = errors.New("its parent is not a directory")
-		}
-		return false, errors.Wrapf(err, "failed to mount at %s", target)
-	}
-	if err != nil {
-		return false, errors.Wrap(err, "failed to mount")
-	}
-	if !info.IsDir() {
-		return false, errors.Wrapf(os.ErrExist, "failed to mount at %s: neither absent nor a directory", target)
-	}
-	dir, err := os.Open(target)
-	if err != nil {
-		return false, errors.Wrap(err, "failed to mount")
-	}
-	defer dir.Close()
-	if _, err := dir.Readdirnames(1); err == nil {
-		return false, errors.Wrapf(os.ErrExist, "failed to mount at %s: directory is not empty", target)
-	} else if err != io.EOF {
-		return false, errors.Wrap(err, "failed to mount")
-	}
-	return true, nil
-}
-
-// targetKey returns the key of a path that is or may become a link, which is
-// therefore not followed.
-func targetKey(path string) (key, error) {
-	path, err := resolveTarget(path)
-	return keyOf(foldCase(path)), err
-}
-
-// resolveTarget is canonical for such a path.
-func resolveTarget(path string) (string, error) {
-	dir, err := canonical(filepath.Dir(path))
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, longName(path)), nil
-}
-
-// reachable returns the record with a Target that leads to it now.
-func (r record) reachable() record {
-	if now, err := targetKey(r.Target); err != nil || now != r.TargetKey {
-		r.Target = r.Resolved
-	}
-	return r
-}
-
-// sourceKey returns the key of the directory of a layer. A link to the
-// directory has the key of the directory.
-func sourceKey(path string) (key, error) {
-	path, err := canonical(path)
-	return keyOf(foldCase(path)), err
-}
-
-// canonical returns the one way to write path that the file system has, as far
-// as path exists: without links, and without 8.3 names.
-func canonical(path string) (string, error) {
-	final, err := finalPath(path)
-	if err == nil {
-		return final, nil
-	}
-	parent := filepath.Dir(path)
-	if !errors.Is(err, os.ErrNotExist) || parent == path {
-		return "", errors.Wrapf(err, "failed to resolve %s", path)
-	}
-	parent, err = canonical(parent)
-	return filepath.Join(parent, filepath.Base(path)), err
 }

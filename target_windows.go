@@ -1,9 +1,10 @@
 package mount
 
 import (
+	stderrors "errors"
 	"os"
-	"path/filepath"
 	"strings"
+	"sync"
 	"unicode"
 	"unsafe"
 
@@ -11,141 +12,171 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// makeLink makes a link that is a directory link whatever its destination is at
-// this instant. os.Symlink would look, and make a file link when the volume is
-// out of reach.
+// makeLink makes a link that is a directory link whatever its destination is at this instant.
+// os.Symlink would look, and make a file link when the volume is out of reach.
 func makeLink(text, path string) error {
-	textPtr, err := windows.UTF16PtrFromString(text)
+	err := withPaths("symlink", path, text, func(path, text *uint16) error {
+		return windows.CreateSymbolicLink(path, text, windows.SYMBOLIC_LINK_FLAG_DIRECTORY)
+	})
 	if err != nil {
-		return &os.LinkError{Op: "symlink", Old: text, New: path, Err: err}
+		return err
 	}
-	pathPtr, err := windows.UTF16PtrFromString(path)
-	if err == nil {
-		err = windows.CreateSymbolicLink(pathPtr, textPtr, windows.SYMBOLIC_LINK_FLAG_DIRECTORY)
+	if err = protectLink(path, text); err == nil || errors.Is(err, os.ErrNotExist) { // somebody took it away
+		return nil
 	}
+	return withUndo(err, removeLink(path, text))
+}
+
+// linkAccess lets everybody, programs in app containers included, read a link, and
+// only Administrators and SYSTEM change it. What a link inherits may be more: below
+// %ProgramData% users may write the attributes of directories that others made, which is
+// all it takes to turn a link elsewhere ([MS-FSA] 2.1.5.10.37). That a link is followed
+// does not depend on it: Windows checks the access to a junction then, and none to a
+// symbolic link (bugs.python.org/msg349970). Were it not so, reading is allowed.
+var linkAccess = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
+	const everybody, appContainers = "WD", "S-1-15-2-1"
+	return securityOf("D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FRFX;;;" + everybody + ")(A;;FRFX;;;" + appContainers + ")")
+})
+
+func protectLink(path, text string) error {
+	sa, err := linkAccess()
 	if err != nil {
-		return &os.LinkError{Op: "symlink", Old: text, New: path, Err: err}
+		return err
 	}
-	return nil
+	return withFile("protect", path, windows.FILE_READ_ATTRIBUTES|windows.WRITE_DAC, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(link windows.Handle) error {
+		if now, err := textOf(link); err != nil || !sameLink(now, text) {
+			return err // somebody has put something else there
+		}
+		return setAccess(link, sa)
+	})
 }
 
 // readLink returns the text of a link as it is stored. os.Readlink gives it in
 // a form that depends on the go directive of the main module (GODEBUG
 // winreadlinkvolume and winsymlink), or fails where the volume has gone.
-func readLink(path string) (string, error) {
-	handle, err := openExisting(path, windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT)
-	if err != nil {
-		return "", err
-	}
-	defer windows.CloseHandle(handle)
+func readLink(path string) (text string, err error) {
+	err = withFile("read link", path, windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(link windows.Handle) (err error) {
+		text, err = textOf(link)
+		return err
+	})
+	return text, err
+}
+
+func textOf(link windows.Handle) (string, error) {
 	data := make([]byte, windows.MAXIMUM_REPARSE_DATA_BUFFER_SIZE)
 	var n uint32
-	if err := windows.DeviceIoControl(handle, windows.FSCTL_GET_REPARSE_POINT, nil, 0, &data[0], uint32(len(data)), &n, nil); err != nil {
-		return "", &os.PathError{Op: "get reparse point", Path: path, Err: err}
+	if err := windows.DeviceIoControl(link, windows.FSCTL_GET_REPARSE_POINT, nil, 0, &data[0], uint32(len(data)), &n, nil); err != nil {
+		return "", err
 	}
 	return decodeSymlink(data[:n])
+}
+
+// removeLink removes a link with that text, and nothing else that may have come in its
+// place. With write-through NTFS flushes the change of the directory, too (CreateFile).
+func removeLink(path, text string) error {
+	const flags = windows.FILE_FLAG_OPEN_REPARSE_POINT | windows.FILE_FLAG_WRITE_THROUGH
+	return withFile("remove link", path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, flags, func(link windows.Handle) error {
+		if now, err := textOf(link); err != nil || !sameLink(now, text) {
+			return err
+		}
+		return remove(link)
+	})
 }
 
 // removeDir removes an empty directory, and nothing else that may have come in
 // its place: RemoveDirectory would take a link as well.
 func removeDir(path string) error {
-	handle, err := openExisting(path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT)
-	if err != nil {
-		return err
-	}
-	defer windows.CloseHandle(handle)
-	if err := checkDirectory(handle); err != nil {
-		return &os.PathError{Op: "remove directory", Path: path, Err: err}
-	}
-	// With POSIX semantics the name is free at once, even while a scanner has the
-	// directory open. Windows Server 2016 does not have them.
+	return withFile("remove directory", path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(dir windows.Handle) error {
+		if err := checkDirectory(dir); err != nil {
+			return err
+		}
+		return remove(dir)
+	})
+}
+
+// remove removes an open file. With POSIX semantics its name is free at once, even while
+// a scanner has it open. Windows Server 2016 does not have them.
+func remove(file windows.Handle) error {
 	flags := uint32(windows.FILE_DISPOSITION_DELETE | windows.FILE_DISPOSITION_POSIX_SEMANTICS)
-	err = windows.SetFileInformationByHandle(handle, windows.FileDispositionInfoEx, (*byte)(unsafe.Pointer(&flags)), uint32(unsafe.Sizeof(flags)))
-	if errors.Is(err, windows.ERROR_INVALID_PARAMETER) || errors.Is(err, windows.ERROR_NOT_SUPPORTED) || errors.Is(err, windows.ERROR_CALL_NOT_IMPLEMENTED) || errors.Is(err, windows.ERROR_INVALID_FUNCTION) {
+	err := windows.SetFileInformationByHandle(file, windows.FileDispositionInfoEx, (*byte)(unsafe.Pointer(&flags)), uint32(unsafe.Sizeof(flags)))
+	if err != nil {
 		del := byte(1)
-		err = windows.SetFileInformationByHandle(handle, windows.FileDispositionInfo, &del, 1)
+		err = windows.SetFileInformationByHandle(file, windows.FileDispositionInfo, &del, 1)
 	}
-	if err != nil {
-		return &os.PathError{Op: "remove directory", Path: path, Err: err}
-	}
-	return nil
+	return err
 }
 
-// checkDirectory refuses what is no directory, or a link to one, with
-// ERROR_DIRECTORY.
+// checkDirectory refuses what is no directory, or a link to one, with ERROR_DIRECTORY.
 func checkDirectory(handle windows.Handle) error {
-	var info windows.ByHandleFileInformation
-	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
+	var info struct{ attributes, reparseTag uint32 } // FILE_ATTRIBUTE_TAG_INFO
+	err := windows.GetFileInformationByHandleEx(handle, windows.FileAttributeTagInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info)))
+	if err == nil && info.attributes&(windows.FILE_ATTRIBUTE_DIRECTORY|windows.FILE_ATTRIBUTE_REPARSE_POINT) != windows.FILE_ATTRIBUTE_DIRECTORY {
+		err = windows.ERROR_DIRECTORY
+	}
+	return err
+}
+
+// finalPath returns the path of a file that exists, in its own case and without 8.3 names and
+// links, but for one at its end which it need not follow. Folded is the same for all paths that
+// differ in case only, unless a directory on the way tells case apart (fsutil file
+// setCaseSensitiveInfo). Exact reports whether path is such a directory.
+func finalPath(path string, follow bool) (final, folded string, exact bool, err error) {
+	var flags uint32
+	if !follow {
+		flags = windows.FILE_FLAG_OPEN_REPARSE_POINT
+	}
+	var info uint32 // FILE_CASE_SENSITIVE_INFO
+	known := false  // Windows Server 2019 and later, on NTFS
+	err = withFile("resolve", path, windows.FILE_READ_ATTRIBUTES, flags, func(file windows.Handle) (err error) {
+		final, err = nameOf(file, path)
+		known = nil == windows.GetFileInformationByHandleEx(file, windows.FileCaseSensitiveInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info)))
 		return err
+	})
+	folded = foldCase(final)
+	if err != nil || !known || folded == final {
+		return final, folded, false, err
 	}
-	if info.FileAttributes&windows.FILE_ATTRIBUTE_DIRECTORY == 0 || info.FileAttributes&windows.FILE_ATTRIBUTE_REPARSE_POINT != 0 {
-		return windows.ERROR_DIRECTORY
+	// Where case makes no difference, the folded path leads to the same file.
+	var same string
+	foldedErr := withFile("resolve", folded, windows.FILE_READ_ATTRIBUTES, flags, func(file windows.Handle) (err error) {
+		same, err = nameOf(file, folded)
+		return err
+	})
+	if foldedErr != nil || same != final {
+		folded = final
 	}
-	return nil
+	return final, folded, info&1 != 0, nil
 }
 
-// finalPath returns the path of a file that exists by the GUID of its volume,
-// with links followed, in its own case and without 8.3 names.
-func finalPath(path string) (string, error) {
-	handle, err := openExisting(path, 0, 0)
-	if err != nil {
-		return "", err
-	}
-	defer windows.CloseHandle(handle)
-	const volumeNameDOS, volumeNameGUID = 0, 1
-	final, err := finalPathByHandle(handle, volumeNameGUID)
-	if err != nil { // the path is on a share, which has no GUID
-		final, err = finalPathByHandle(handle, volumeNameDOS)
-	}
-	if err != nil {
-		return "", &os.PathError{Op: "get final path", Path: path, Err: err}
-	}
-	return final, nil
-}
-
-func finalPathByHandle(handle windows.Handle, flags uint32) (string, error) {
-	buf := make([]uint16, windows.MAX_PATH)
-	for {
-		n, err := windows.GetFinalPathNameByHandle(handle, &buf[0], uint32(len(buf)), flags)
-		if err != nil {
-			return "", err
+// nameOf returns the path of an open file: by its drive or share, the GUID of its volume or its
+// device, the first that there is. Its error does not match os.ErrNotExist: the file is there.
+func nameOf(file windows.Handle, path string) (string, error) {
+	const volumeNameDOS, volumeNameGUID, volumeNameNT = 0, 1, 2
+	buf := make([]uint16, maxPath)
+	var err error
+	for form, prefix := range []string{volumeNameDOS: "", volumeNameGUID: "", volumeNameNT: `\\?\GLOBALROOT`} {
+		var n uint32
+		n, err = windows.GetFinalPathNameByHandle(file, &buf[0], uint32(len(buf)), uint32(form))
+		if err == nil && n < maxPath {
+			return prefix + windows.UTF16ToString(buf), nil
 		}
-		if n <= uint32(len(buf)) {
-			return windows.UTF16ToString(buf[:n]), nil
-		}
-		buf = make([]uint16, n)
 	}
+	return "", errors.Errorf("the system has no name for %s: %v", path, err)
 }
 
-// longName returns the last element of path as the directory has it, where path
-// may end in an 8.3 name. A link is not followed.
-func longName(path string) string {
-	pathPtr, err := windows.UTF16PtrFromString(path)
-	if err != nil {
-		return filepath.Base(path)
-	}
-	var data windows.Win32finddata
-	handle, err := windows.FindFirstFile(pathPtr, &data)
-	if err != nil {
-		return filepath.Base(path)
-	}
-	defer windows.FindClose(handle)
-	return windows.UTF16ToString(data.FileName[:])
-}
-
-// isBusy tells whether something else has a file open, such as a scanner, and
-// keeps it from being opened, renamed or removed for an instant. A removed file
-// keeps its name until its last handle is closed, and access to it is denied
-// until then; that of a caller without rights is denied a little later for it.
+// isBusy reports whether something else has a file open, such as a scanner, and keeps it from being
+// opened, renamed or removed for an instant. A removed file keeps its name until its last handle is
+// closed, and access to it is denied until then; that of a caller without rights is denied a little
+// later for it. The last code is of an access list that has grown while it was read.
 func isBusy(err error) bool {
-	return isAny(err, windows.ERROR_SHARING_VIOLATION, windows.ERROR_ACCESS_DENIED, windows.ERROR_DELETE_PENDING)
+	return isAny(err, windows.ERROR_SHARING_VIOLATION, windows.ERROR_ACCESS_DENIED, windows.ERROR_DELETE_PENDING,
+		windows.ERROR_INSUFFICIENT_BUFFER)
 }
 
 func sameLink(a, b string) bool { return sameWindowsLink(a, b) }
 
-// foldCase returns what is equal for paths that differ in case. Windows compares
-// units of UTF-16 in upper case: the Kelvin sign, whose lower case is k, is a letter
-// of its own, and above U+FFFF there is no case.
+// foldCase returns what is equal for paths that differ in case. Windows compares units of UTF-16 in
+// upper case: the Kelvin sign is a letter of its own, and above U+FFFF there is no case.
 func foldCase(path string) string {
 	return strings.Map(func(r rune) rune {
 		if lower := unicode.ToLower(r); r <= 0xffff && unicode.ToUpper(lower) == r {
@@ -155,17 +186,47 @@ func foldCase(path string) string {
 	}, path)
 }
 
+const shareAll = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
+
 // openExisting opens a file or directory and lets everybody else go on with it.
 func openExisting(path string, access, flags uint32) (windows.Handle, error) {
+	return createFile(path, access, shareAll, nil, windows.OPEN_EXISTING, flags|windows.FILE_FLAG_BACKUP_SEMANTICS)
+}
+
+func createFile(path string, access, share uint32, sa *windows.SecurityAttributes, disposition, flags uint32) (handle windows.Handle, err error) {
+	err = withPath("open", path, func(p *uint16) (err error) {
+		handle, err = windows.CreateFile(p, access, share, sa, disposition, flags, 0)
+		return err
+	})
+	return handle, err
+}
+
+// withFile calls do with a file or directory that exists, open.
+func withFile(op, path string, access, flags uint32, do func(windows.Handle) error) error {
+	handle, err := openExisting(path, access, flags)
+	if err != nil {
+		return err
+	}
+	defer windows.CloseHandle(handle)
+	if err := do(handle); err != nil {
+		return &os.PathError{Op: op, Path: path, Err: err}
+	}
+	return nil
+}
+
+// withPath calls do with a path as Windows takes it, and withPaths with two texts.
+func withPath(op, path string, do func(*uint16) error) error {
+	return withPaths(op, path, "", func(path, _ *uint16) error { return do(path) })
+}
+
+func withPaths(op, path, other string, do func(path, other *uint16) error) error {
 	pathPtr, err := windows.UTF16PtrFromString(path)
-	if err != nil {
-		return 0, &os.PathError{Op: "open", Path: path, Err: err}
+	otherPtr, otherErr := windows.UTF16PtrFromString(other)
+	if err = stderrors.Join(err, otherErr); err == nil {
+		err = do(pathPtr, otherPtr)
 	}
-	handle, err := windows.CreateFile(pathPtr, access,
-		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
-		nil, windows.OPEN_EXISTING, flags|windows.FILE_FLAG_BACKUP_SEMANTICS, 0)
 	if err != nil {
-		return 0, &os.PathError{Op: "open", Path: path, Err: err}
+		err = &os.PathError{Op: op, Path: path, Err: err}
 	}
-	return handle, nil
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	stderrors "errors"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,15 +17,10 @@ var tempLocation struct {
 	dir string
 }
 
-// SetTempMountLocation sets the directory in which WithTempMount makes its
-// directories, in place of os.TempDir(), and makes it where it is absent. A
-// process that sets it before CleanupTempMounts finds what another one, which
-// set the same, has left.
+// SetTempMountLocation sets the directory in which WithTempMount makes its directories, in place of
+// os.TempDir(), and makes it where it is absent. There CleanupTempMounts finds what others left.
 func SetTempMountLocation(root string) error {
-	if _, err := newMounter(); err != nil {
-		return err
-	}
-	return setTempLocation(root)
+	return withMounter(func(*mounter) error { return setTempLocation(root) })
 }
 
 func setTempLocation(root string) error {
@@ -44,10 +40,10 @@ func setTempLocation(root string) error {
 func getTempLocation() string {
 	tempLocation.Lock()
 	defer tempLocation.Unlock()
-	if tempLocation.dir == "" {
-		return os.TempDir()
+	if tempLocation.dir != "" {
+		return tempLocation.dir
 	}
-	return tempLocation.dir
+	return os.TempDir()
 }
 
 // WithTempMount mounts the mounts at a new temporary directory, calls f with it,
@@ -55,15 +51,10 @@ func getTempLocation() string {
 // be unmounted is not removed, nor is anything in it.
 //
 // The error holds all that failed: mounting, f, unmounting and removing, each
-// of which errors.Is can match. ctx ends the wait for another process and for
-// HCS to be ready while mounting, and nothing later: what is mounted is always
-// unmounted.
+// of which errors.Is can match. When ctx ends, no call of HCS is made again while
+// mounting; what is mounted is always unmounted.
 func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
-	mt, err := newMounter()
-	if err != nil {
-		return err
-	}
-	return mt.withTempMount(ctx, mounts, f)
+	return withMounter(func(mt *mounter) error { return mt.withTempMount(ctx, mounts, f) })
 }
 
 // WithReadonlyTempMount is WithTempMount with the option "ro" on all mounts,
@@ -85,11 +76,10 @@ func readonlyMounts(mounts []Mount) []Mount {
 	for i, m := range mounts {
 		if m.Type != "overlay" {
 			readonly[i].Options = append(readonly[i].Options, "ro")
-			continue
 		}
 		for _, option := range m.Options {
-			if strings.HasPrefix(option, "upperdir=") {
-				raiseLower(readonly[i].Options, strings.TrimPrefix(option, "upperdir="))
+			if upper, is := strings.CutPrefix(option, "upperdir="); is && m.Type == "overlay" {
+				raiseLower(readonly[i].Options, upper)
 			}
 		}
 	}
@@ -97,17 +87,15 @@ func readonlyMounts(mounts []Mount) []Mount {
 }
 
 func raiseLower(options []string, upper string) {
-	const lower = "lowerdir="
 	for i, option := range options {
-		if strings.HasPrefix(option, lower) {
-			options[i] = lower + upper + ":" + strings.TrimPrefix(option, lower)
+		if lower, is := strings.CutPrefix(option, "lowerdir="); is {
+			options[i] = "lowerdir=" + upper + ":" + lower
 		}
 	}
 }
 
-// RemoveVolatileOption returns the mounts without the option "volatile" (or
-// "fsync=volatile") of overlay mounts, which no Windows layer has. The mounts
-// that it is given stay as they are.
+// RemoveVolatileOption returns the mounts without the option "volatile" (or "fsync=volatile")
+// of overlay mounts, which no Windows layer has. The mounts that it is given stay as they are.
 func RemoveVolatileOption(mounts []Mount) []Mount {
 	return filterOptions(mounts, func(m Mount, option string) bool {
 		return m.Type != "overlay" || option != "volatile" && option != "fsync=volatile"
@@ -118,34 +106,27 @@ func RemoveVolatileOption(mounts []Mount) []Mount {
 func filterOptions(mounts []Mount, keep func(m Mount, option string) bool) []Mount {
 	filtered := copyMounts(mounts)
 	for i, m := range mounts {
-		filtered[i].Options = nil
-		for _, option := range m.Options {
-			if keep(m, option) {
-				filtered[i].Options = append(filtered[i].Options, option)
-			}
-		}
+		filtered[i].Options = slices.DeleteFunc(slices.Clone(m.Options), func(option string) bool { return !keep(m, option) })
 	}
 	return filtered
 }
 
 func copyMounts(mounts []Mount) []Mount { return append([]Mount{}, mounts...) }
 
-// CleanupTempMounts unmounts every mount below the location of temporary mounts
-// and removes the directory that was its target, as WithTempMount would have done
-// in a process that was killed. A directory in whose sub-directories all was mounted
-// stays, and so does one in which nothing was mounted yet.
+// CleanupTempMounts unmounts every mount below the location of temporary mounts and removes
+// the directory that was its target, as WithTempMount would have done in a process that was
+// killed. A directory stays in which nothing was mounted, or all in sub-directories.
 //
-// It returns an error for each mount that could not be unmounted or removed, which
-// is then left for the next call, and for each file in the mount table that is no
-// record, or one error when the table cannot be read. Mounts of processes that run
-// are unmounted as well: call it when a runtime starts, with a location that is its
-// own. flags are not used.
+// It returns an error for each mount that could not be unmounted or removed, which is left for
+// the next call, and for each damaged file in the mount table, or one error when the table
+// cannot be read. Mounts of processes that run are unmounted as well: call it when a runtime
+// starts, with a location that is its own. flags are not used.
 func CleanupTempMounts(flags int) ([]error, error) {
 	mt, err := newMounter()
 	if err != nil {
 		return nil, err
 	}
-	return mt.cleanupTempMounts(context.Background())
+	return mt.cleanupTempMounts()
 }
 
 func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(root string) error) (err error) {
@@ -161,16 +142,15 @@ func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(roo
 		return errors.WithMessagef(err, "failed to mount at %s", root)
 	}
 	defer func() {
-		undo := mt.unmountMounts(context.Background(), mounts, root)
+		undo := mt.unmountMounts(mounts, root)
 		err = stderrors.Join(err, errors.WithMessagef(undo, "failed to unmount %s", root))
 	}()
 	return errors.WithMessagef(f(root), "mount callback failed on %s", root)
 }
 
-// removeTemp removes a directory that is empty once it is unmounted. RemoveAll
-// would go on into a layer that could not be unmounted.
+// removeTemp removes a directory that is empty once it is unmounted. RemoveAll would go on into a
+// layer that could not be unmounted, and os.Remove would take a link.
 func (mt *mounter) removeTemp(root string) error {
-	// And not a link, which os.Remove would take.
 	err := mt.table.whileBusy(func() error { return removeDir(root) })
 	if errors.Is(err, os.ErrNotExist) { // Unmount has failed before it put it back
 		return nil
@@ -178,15 +158,15 @@ func (mt *mounter) removeTemp(root string) error {
 	return errors.Wrapf(err, "failed to remove the temporary directory %s", root)
 }
 
-func (mt *mounter) cleanupTempMounts(ctx context.Context) ([]error, error) {
-	records, failed, err := mt.below(getTempLocation())
+func (mt *mounter) cleanupTempMounts() ([]error, error) {
+	targets, failed, err := mt.below(getTempLocation())
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range records {
-		_, err := mt.unmountTarget(ctx, r.TargetKey, "")
-		if err == nil && r.Replaced {
-			err = mt.removeTemp(r.Target)
+	for _, at := range targets {
+		_, err := mt.unmountTarget(at.Key)
+		if err == nil && at.Replaced {
+			err = mt.removeTemp(at.Resolved)
 		}
 		if err != nil {
 			failed = append(failed, err)

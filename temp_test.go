@@ -67,7 +67,7 @@ func TestWithTempMountUnmountsWhenTheCallbackPanics(t *testing.T) {
 func TestWithTempMountReturnsAllErrorsAndRemovesNothingThatIsStillThere(t *testing.T) {
 	h := tempHost(t)
 	var root string
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
+	h.failEvery(errorSharingViolation, hcsmodel.Unprepare, hcsmodel.Deactivate)
 	err := h.withTempMount(context.Background(), []Mount{*h.scratch("2")}, func(dir string) error {
 		root = dir
 		h.write(filepath.Join(dir, "data"), "mine")
@@ -77,7 +77,8 @@ func TestWithTempMountReturnsAllErrorsAndRemovesNothingThatIsStillThere(t *testi
 	wantError(t, err, "failed to unmount "+root, errorSharingViolation)
 	h.wantNoLeak()
 	volume := h.record(root).Volume
-	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
+	h.model.Before = nil
+	if failed, err := h.cleanupTempMounts(); err != nil || len(failed) != 0 {
 		t.Error(failed, err)
 	}
 	h.wantAt(root, "nothing")
@@ -166,12 +167,12 @@ func TestCleanupTempMountsCleansUpWhatAKilledProcessLeft(t *testing.T) {
 		}
 	}
 	h.reboot()
-	failed, err := h.cleanupTempMounts(context.Background())
+	failed, err := h.cleanupTempMounts()
 	if err != nil || len(failed) != 0 {
 		t.Fatal(failed, err)
 	}
 	h.wantAt(h.path("mnt"), `directory of ["data"]`)
-	if left := h.records(); len(left) != 1 || left[0].Target != filepath.Join(elsewhere, "a") {
+	if left := h.records(); len(left) != 1 || left[0].Targets[0].Path != filepath.Join(elsewhere, "a") {
 		t.Errorf("left: %+v", left)
 	}
 }
@@ -183,7 +184,7 @@ func TestCleanupTempMountsKeepsADirectoryThatAUserMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.mkdir(h.target("a"))
-	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
+	if failed, err := h.cleanupTempMounts(); err != nil || len(failed) != 0 {
 		t.Fatal(failed, err)
 	}
 	h.wantAt(h.target("a"), "directory of []")
@@ -195,8 +196,13 @@ func TestCleanupTempMountsReturnsAnErrorForEachThatIsLeft(t *testing.T) {
 	for _, name := range []string{"0", "1", "2"} {
 		h.mustMount(h.scratch(name), h.mkdir(h.target(name)))
 	}
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation, errorSharingViolation)
-	failed, err := h.cleanupTempMounts(context.Background())
+	h.model.Before = func(call hcsmodel.Call, layer string) error {
+		if call == hcsmodel.Deactivate && filepath.Base(layer) != "1" {
+			return errorSharingViolation
+		}
+		return nil
+	}
+	failed, err := h.cleanupTempMounts()
 	if err != nil || len(failed) != 2 {
 		t.Fatalf("%q, %v", failed, err)
 	}
@@ -204,7 +210,9 @@ func TestCleanupTempMountsReturnsAnErrorForEachThatIsLeft(t *testing.T) {
 		wantError(t, err, "failed to deactivate layer", errorSharingViolation)
 	}
 	h.wantNoLeak()
-	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
+	h.wantOpen("0", "2")
+	h.model.Before = nil
+	if failed, err := h.cleanupTempMounts(); err != nil || len(failed) != 0 {
 		t.Fatal(failed, err)
 	}
 	h.wantAt(h.path("mnt"), "directory of []")
@@ -216,48 +224,42 @@ func TestCleanupTempMountsReportsWhatItCannotRead(t *testing.T) {
 	for _, name := range []string{"0", "1"} {
 		h.mustMount(h.scratch(name), h.mkdir(h.target(name)))
 	}
-	path := h.table.recordPath(h.record(h.target("0")).TargetKey)
+	path := h.layerFile(h.target("0"))
 	h.write(path, "torn")
-	failed, err := h.cleanupTempMounts(context.Background())
-	if err != nil || len(failed) != 1 {
+	foreign := filepath.Join(filepath.Dir(path), "note.txt")
+	h.write(foreign, "mine")
+	failed, err := h.cleanupTempMounts()
+	if err != nil || len(failed) != 2 {
 		t.Fatalf("%q, %v", failed, err)
 	}
-	wantError(t, failed[0], "damaged record "+path)
+	for _, path := range []string{path, foreign} {
+		wantError(t, stderrors.Join(failed...), "damaged file "+path, errDamaged)
+	}
 	h.wantAt(h.target("1"), "nothing")
-
-	foreign := []string{h.path("table", "mounts", "note.json"), strings.TrimSuffix(path, ".json") + ".txt"}
-	for _, path := range foreign {
-		h.write(path, "mine")
-	}
-	failed, err = h.cleanupTempMounts(context.Background())
-	if err != nil || len(failed) != 3 {
-		t.Fatalf("%q, %v", failed, err)
-	}
-	for _, path := range append(foreign, path) {
-		wantError(t, stderrors.Join(failed...), "damaged record "+path)
-	}
 }
 
-func TestCleanupTempMountsDropsAPendingRecord(t *testing.T) {
-	h := tempHost(t)
-	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
-	r := h.record(h.target("a"))
-	h.reboot()
-	err := stderrors.Join(os.Remove(r.Target), os.Mkdir(r.Target, 0o777), // as Unmount does before it drops the record
-		os.Rename(h.table.recordPath(r.TargetKey), h.table.pendingPath(r.TargetKey)))
-	if err != nil {
-		t.Fatal(err)
+func TestCleanupTempMountsCleansUpEveryTargetOfALayer(t *testing.T) {
+	for _, when := range []string{"while it is open", "after a reboot"} {
+		t.Run(when, func(t *testing.T) {
+			h := tempHost(t)
+			m := h.scratch("2")
+			h.mustMount(m, h.mkdir(h.target("a")))
+			h.mustMount(m, h.mkdir(h.target("b")))
+			if when != "while it is open" {
+				h.reboot()
+			}
+			if failed, err := h.cleanupTempMounts(); err != nil || len(failed) != 0 {
+				t.Fatal(failed, err)
+			}
+			h.wantAt(h.path("mnt"), "directory of []")
+			h.wantClosed()
+		})
 	}
-	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
-		t.Fatal(failed, err)
-	}
-	h.wantAt(h.path("mnt"), "directory of []")
-	h.wantClosed()
 }
 
 func TestCleanupTempMountsIsNilWithoutATable(t *testing.T) {
 	h := tempHost(t)
-	if failed, err := h.cleanupTempMounts(context.Background()); err != nil || failed != nil {
+	if failed, err := h.cleanupTempMounts(); err != nil || failed != nil {
 		t.Error(failed, err)
 	}
 	h.wantAt(h.path("table"), "nothing")
@@ -273,24 +275,24 @@ func TestUnmountRecursiveUnmountsWhatIsBelowTheDeepestFirst(t *testing.T) {
 	h.mustMount(h.scratch("3"), h.target("ab"))
 	h.model.ResetCalls()
 	innerThenOuter := []string{"UnprepareLayer 0", "DeactivateLayer 0", "UnprepareLayer 2", "DeactivateLayer 2"}
-	if err := h.unmountRecursive(context.Background(), h.target("a")); err != nil {
+	if err := h.unmountRecursive(h.target("a")); err != nil {
 		t.Fatal(err)
 	}
 	h.wantCalls(innerThenOuter...)
 	h.wantAt(h.target("a"), "directory of []")
 
-	above := h.mkdir(h.path("mnt", "above"))
+	above := h.mkdir(h.target(strings.Repeat("above", 40))) // longer than the path of a volume
 	if err := h.all(context.Background(), []Mount{outer, inner}, filepath.Join(above, "a")); err != nil {
 		t.Fatal(err)
 	}
 	h.model.ResetCalls()
-	if err := h.unmountRecursive(context.Background(), above); err != nil {
+	if err := h.unmountRecursive(above); err != nil {
 		t.Fatal(err)
 	}
 	h.wantCalls(innerThenOuter...)
 
 	symlink(t, h.path("mnt"), h.path("other"))
-	if err := h.unmountRecursive(context.Background(), h.path("other")); err != nil {
+	if err := h.unmountRecursive(h.path("other")); err != nil {
 		t.Fatal(err)
 	}
 	h.wantClosed()
@@ -299,34 +301,39 @@ func TestUnmountRecursiveUnmountsWhatIsBelowTheDeepestFirst(t *testing.T) {
 func TestUnmountRecursiveOfWhatIsNoMountIsNil(t *testing.T) {
 	h := newHost(t)
 	for _, path := range []string{"", h.target("none"), h.path("mnt")} {
-		if err := h.unmountRecursive(context.Background(), path); err != nil {
+		if err := h.unmountRecursive(path); err != nil {
 			t.Error(err)
 		}
 	}
-	wantError(t, h.unmountRecursive(context.Background(), "\x00"), "NUL")
+	wantError(t, h.unmountRecursive("\x00"), "NUL")
 }
 
 func TestUnmountRecursiveGoesOnAfterAFailure(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
-	h.mustMount(h.scratch("3"), h.target("bb"))
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
-	wantError(t, h.unmountRecursive(context.Background(), h.path("mnt")), "failed to deactivate", errorSharingViolation)
+	h.mustMount(h.scratch("3"), h.target("bb")) // the longer path is the deeper one
+	h.model.Before = func(call hcsmodel.Call, layer string) error {
+		if call == hcsmodel.Deactivate && layer == h.path("layers", "3") {
+			return errorSharingViolation
+		}
+		return nil
+	}
+	wantError(t, h.unmountRecursive(h.path("mnt")), "failed to deactivate", errorSharingViolation)
 	h.wantOpen("3")
 }
 
-func TestUnmountRecursiveDoesNotWaitForOtherTargets(t *testing.T) {
+func TestUnmountRecursiveDoesNotWaitForOtherLayers(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
 	h.mustMount(h.scratch("3"), h.target("b"))
 	other := h.record(h.target("b"))
-	defer mustLock(t, h.table.lockTarget, other.TargetKey)()
-	defer mustLock(t, h.table.lockSource, other.SourceKey)()
+	defer mustLock(t, h.table.lockTarget, other.Targets[0].Key)()
+	defer mustLock(t, h.table.lockLayer, other.Key)()
 	done := make(chan error, 1)
-	go func() { done <- h.unmountRecursive(context.Background(), h.target("a")) }()
-	h.awaitWaiting("t"+string(other.TargetKey), done)
+	go func() { done <- h.unmountRecursive(h.target("a")) }()
+	h.awaitWaiting(done, "l"+string(other.Key))
 	if len(done) == 0 {
-		t.Fatal("it waits for another target")
+		t.Fatal("it waits for another layer")
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -338,43 +345,59 @@ func TestUnmountRecursiveIsNotDisturbedByADamagedRecordElsewhere(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.mustMount(h.scratch("3"), h.target("b"))
-	damaged := h.table.recordPath(h.record(h.target("b")).TargetKey)
+	damaged := h.layerFile(h.target("b"))
 	h.write(damaged, "torn")
-	h.write(h.path("table", "mounts", "note.txt"), "mine")
+	h.write(filepath.Join(filepath.Dir(damaged), "note.txt"), "mine")
 	for _, path := range []string{h.target("a"), h.target("none")} {
-		if err := h.unmountRecursive(context.Background(), path); err != nil {
+		if err := h.unmountRecursive(path); err != nil {
 			t.Error(err)
 		}
 	}
 	h.wantAt(h.target("a"), "nothing")
-	wantError(t, h.unmountRecursive(context.Background(), h.target("b")), "damaged record "+damaged)
+	wantError(t, h.unmountRecursive(h.target("b")), "damaged file "+damaged, errDamaged)
 }
 
 func TestUnmountRecursiveReportsARecordThatItCannotRead(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.mustMount(h.scratch("3"), h.target("b"))
-	path := h.table.recordPath(h.record(h.target("b")).TargetKey)
+	path := h.layerFile(h.target("b"))
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	symlink(t, path, path)
-	wantError(t, h.unmountRecursive(context.Background(), h.target("a")), path, syscall.ELOOP)
+	wantError(t, h.unmountRecursive(h.target("a")), path, syscall.ELOOP)
 	h.wantAt(h.target("a"), "nothing")
+}
+
+func TestNothingIsUnmountedWhenTheTableCannotBeRead(t *testing.T) {
+	h := tempHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	layers := filepath.Dir(h.layerFile(h.target("a")))
+	if err := os.Rename(layers, h.path("aside")); err != nil {
+		t.Fatal(err)
+	}
+	h.write(layers, "a file")
+	_, cleanupErr := h.cleanupTempMounts()
+	_, listErr := h.list()
+	for _, err := range []error{cleanupErr, listErr, h.unmountRecursive(h.path("mnt"))} {
+		wantError(t, err, "mount table", syscall.ENOTDIR)
+	}
+	h.wantOpen("2")
 }
 
 func TestARecordThatIsBeingWrittenIsNoDamagedOne(t *testing.T) {
 	h := tempHost(t)
-	if err := h.table.prepare(); err != nil {
+	if err := h.table.hold(); err != nil {
 		t.Fatal(err)
 	}
-	for _, data := range []string{"", `{"target":"/`} {
-		pending := h.table.pendingPath(keyOf(data))
-		h.write(pending, data)
-		if failed, err := h.cleanupTempMounts(context.Background()); err != nil || len(failed) != 0 {
+	for _, data := range []string{"", "1.0 8a3c"} {
+		path := h.table.layerPath(keyOf(data)) + newSuffix
+		h.write(path, data)
+		if failed, err := h.cleanupTempMounts(); err != nil || len(failed) != 0 {
 			t.Error(failed, err)
 		}
-		h.wantAt(pending, "file: "+data)
+		h.wantAt(path, "file: "+data)
 	}
 }
 

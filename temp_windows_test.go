@@ -34,7 +34,7 @@ func TestATemporaryMountIsShownAndTakenAwayThroughTheDLL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newTempHost(t)
 			failed := stderrors.New("callback")
-			err := with(t.Context(), []Mount{*h.scratch("2")}, func(root string) error {
+			err := with(t.Context(), []Mount{*h.scratch()}, func(root string) error {
 				h.wantCalls(winOpen...)
 				if info, err := Lookup(root); err != nil || info.Source != h.layer("2") {
 					t.Errorf("at %s: %+v, %v", root, info, err)
@@ -51,8 +51,8 @@ func TestATemporaryMountIsShownAndTakenAwayThroughTheDLL(t *testing.T) {
 
 func TestATemporaryMountThatStaysOpenIsCleanedUpLater(t *testing.T) {
 	h := newTempHost(t)
-	h.faults("DeactivateLayer 0x20 2")
-	err := WithTempMount(t.Context(), []Mount{*h.scratch("2")}, func(string) error { return nil })
+	h.faults("DeactivateLayer 0x20 10") // in two Unmounts
+	err := WithTempMount(t.Context(), []Mount{*h.scratch()}, func(string) error { return nil })
 	wantError(t, err, "failed to unmount "+h.path("tmp"), windows.ERROR_SHARING_VIOLATION)
 	failed, err := CleanupTempMounts(0)
 	if err != nil || len(failed) != 1 {
@@ -73,8 +73,8 @@ func TestSeveralMountsAreUnmountedTogetherThroughTheDLL(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newWinHost(t)
-			h.must(os.Mkdir(h.path("target"), 0o777))
-			first, second := *h.scratch("2"), Mount{Type: "windows-layer", Source: h.layer("0")}
+			h.mkdir(h.path("target"))
+			first, second := *h.scratch(), *h.mountOf("0")
 			first.Target, second.Target = "a", "b"
 			mounts := []Mount{first, second}
 			h.must(All(mounts, h.path("target")))
@@ -90,10 +90,10 @@ func TestSeveralMountsAreUnmountedTogetherThroughTheDLL(t *testing.T) {
 
 func TestAllUndoesWhatItMountedThroughTheDLL(t *testing.T) {
 	h := newWinHost(t)
-	second := *h.scratch("2")
+	second := *h.scratch()
 	second.Source = h.layer("none")
 	second.Target = "sub"
-	wantError(t, All([]Mount{*h.scratch("2"), second}, h.path("target")), "", os.ErrNotExist)
+	wantError(t, All([]Mount{*h.scratch(), second}, h.path("target")), "", os.ErrNotExist)
 	h.wantNothing()
 }
 

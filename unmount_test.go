@@ -5,8 +5,11 @@ package mount
 import (
 	"context"
 	stderrors "errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/seed-941ae793/mount/internal/hcsmodel"
@@ -33,21 +36,118 @@ func TestUnmountBySourceRemovesEveryLinkAndClosesTheLayer(t *testing.T) {
 	h.wantClosed()
 }
 
-func TestAfterARebootUnmountCleansUp(t *testing.T) {
-	for _, by := range []string{"target", "source"} {
-		t.Run("by "+by, func(t *testing.T) {
-			h := newHost(t)
-			m := h.scratch("2")
-			h.mustMount(m, h.mkdir(h.target("a")))
-			h.reboot()
-			path := h.target("a")
-			if by == "source" {
-				path = m.Source
+func TestAfterARebootUnmountCleansUpWithoutACallOfHCS(t *testing.T) {
+	for name, layer := range map[string]func(*host) *Mount{"scratch": scratch2, "base layer": base2} {
+		for _, by := range []string{"target", "other target", "source"} {
+			t.Run(name+" by "+by, func(t *testing.T) {
+				h := newHost(t)
+				m := layer(h)
+				h.mustMount(m, h.mkdir(h.target("a")))
+				h.mustMount(m, h.target("b"))
+				h.reboot()
+				h.model.ResetCalls()
+				h.failEvery(errorNotReady, hcsmodel.Unprepare, hcsmodel.Deactivate) // for good, as in moby 40723
+				h.mustUnmount(map[string]string{"target": h.target("a"), "other target": h.target("b"), "source": m.Source}[by])
+				h.wantCalls()
+				h.wantAt(h.target("a"), "directory of []")
+				h.wantAt(h.target("b"), "nothing")
+				h.wantClosed()
+				h.mustUnmount(h.target("a"))
+				h.wantCalls()
+			})
+		}
+	}
+}
+
+func TestAfterARebootALayerThatOtherCodeHasOpenedStaysOpen(t *testing.T) {
+	for name, layer := range map[string]func(*host) *Mount{"scratch": scratch2, "base layer": base2} {
+		for by, do := range map[string]func(h *host, m *Mount) error{
+			"unmount by target": func(h *host, _ *Mount) error { return h.unmountAll(h.target("a")) },
+			"unmount by source": func(h *host, m *Mount) error { return h.unmount(m.Source) },
+			"unmount from above": func(h *host, _ *Mount) error {
+				return h.unmountRecursive(h.path("mnt"))
+			},
+			"mount of another layer": func(h *host, _ *Mount) error {
+				if err := h.mount(h.scratch("3"), h.target("a")); err != nil {
+					return err
+				}
+				return h.unmount(h.target("a"))
+			},
+		} {
+			t.Run(name+", "+by, func(t *testing.T) {
+				h := newHost(t)
+				m := layer(h)
+				h.mustMount(m, h.mkdir(h.target("a")))
+				h.reboot()
+				openedElsewhere(h, m)
+				before := h.model.Calls()
+				if err := do(h, m); err != nil {
+					t.Error(err)
+				}
+				for _, call := range h.model.Calls()[len(before):] {
+					if strings.Contains(call, m.Source) {
+						t.Errorf("HCS was called: %s", call)
+					}
+				}
+				h.wantAt(h.target("a"), "directory of []")
+				h.wantOpen("2")
+				if left := h.tableFiles(); len(left) != 0 {
+					t.Errorf("left in the table: %q", left)
+				}
+			})
+		}
+	}
+}
+
+func TestWhereHCSRefusesToCloseWhatIsClosedAKilledMountIsCleanedUp(t *testing.T) {
+	for _, code := range []string{"0x57", "0x15", "0x5"} {
+		for name, layer := range map[string]func(*host) *Mount{"scratch": scratch2, "base layer": base2, "committed": committed2} {
+			for _, when := range []string{"before", "after"} {
+				for at, more := 0, true; more; at++ {
+					more = false // as -failfast runs nothing any more
+					t.Run(fmt.Sprintf("%s %s killed %s call %d", code, name, when, at), func(t *testing.T) {
+						h := newHost(t)
+						personality, found := hcsmodel.Named("closed-" + code)
+						if !found {
+							t.Fatal("no such personality")
+						}
+						h.model.Personality = personality
+						m := layer(h)
+						h.mkdir(h.target("a"))
+						more = h.kill(at, when == "after", func() error { return h.mount(m, h.target("a")) })
+						h.mustUnmount(h.target("a"))
+						h.wantAt(h.target("a"), "directory of []")
+						h.wantClosed()
+					})
+				}
 			}
-			h.mustUnmount(path)
-			h.wantAt(h.target("a"), "directory of []")
-			h.wantClosed()
-		})
+		}
+	}
+}
+
+func TestAReadOnlyLayerIsClosedOnlyWhenUnprepareSaysSo(t *testing.T) {
+	for name, layer := range map[string]func(*host) *Mount{"base layer": base2, "committed": committed2} {
+		for _, code := range []syscall.Errno{errorNotReady, errorSharingViolation, 0xaa, 5} {
+			t.Run(fmt.Sprintf("%s 0x%x", name, uintptr(code)), func(t *testing.T) {
+				h := newHost(t)
+				h.mustMount(layer(h), h.mkdir(h.target("a")))
+				h.failNext(hcsmodel.Unprepare, code)
+				h.mustUnmount(h.target("a"))
+				h.wantClosed()
+
+				h.mustMount(layer(h), h.target("a"))
+				h.failEvery(code, hcsmodel.Unprepare)
+				for range 2 {
+					wantError(t, h.unmount(h.target("a")), "failed to unprepare layer", code)
+					h.wantOpen("2")
+					h.wantNoLeak()
+				}
+				h.model.Before = nil
+				h.mustUnmount(h.target("a"))
+				h.wantAt(h.target("a"), "directory of []")
+				h.wantClosed()
+			})
+		}
 	}
 }
 
@@ -94,6 +194,19 @@ func TestAfterTheLinkWasRemovedByHand(t *testing.T) {
 	})
 }
 
+func TestALinkThatAUserMadeIsNotTakenForThatOfAMountWithoutAVolume(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	if !h.kill(1, false, func() error { return h.mount(m, h.target("a")) }) {
+		t.Fatal("not killed")
+	}
+	text := (&record{Parents: m.Options}).destination()
+	symlink(t, text, h.target("a"))
+	h.mustUnmount(h.target("a"))
+	h.wantAt(h.target("a"), "link to "+text)
+	h.wantClosed()
+}
+
 func TestUnmountLeavesAloneWhatAUserPutInThePlaceOfTheLink(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -125,7 +238,7 @@ func TestUnmountOfWhatIsNoMountTouchesNothing(t *testing.T) {
 	symlink(t, h.target("dir"), h.target("link"))
 	for _, path := range []string{"", h.target("none"), h.target("none/none"), h.target("file"), h.target("dir"), h.target("link"), "/"} {
 		h.mustUnmount(path)
-		if err := h.unmountAll(context.Background(), path); err != nil {
+		if err := h.unmountAll(path); err != nil {
 			t.Error(err)
 		}
 	}
@@ -136,23 +249,48 @@ func TestUnmountOfWhatIsNoMountTouchesNothing(t *testing.T) {
 }
 
 func TestUnmountPassesAnUnknownLayerToHCS(t *testing.T) {
-	for _, name := range []string{"sandbox.vhdx", "layerchain.json", "Files"} {
-		t.Run("with "+name, func(t *testing.T) {
+	for _, names := range [][]string{{"sandbox.vhdx"}, {"layerchain.json"}, {"Files", "Hives"}, {"sandbox.vhdx", "Files"}} {
+		t.Run(fmt.Sprint("with ", names), func(t *testing.T) {
 			h := newHost(t)
-			h.write(h.path("layers", "2", name), "")
-			if name == "sandbox.vhdx" { // the others are of read-only layers
-				if err := h.model.ActivateLayer(h.path("layers", "2")); err != nil {
-					t.Fatal(err)
+			m := h.baseMount("2")
+			for _, name := range names {
+				path := filepath.Join(m.Source, name)
+				if name == "Files" || name == "Hives" {
+					path = filepath.Join(path, "x")
 				}
+				h.write(path, "")
 			}
-			if err := h.model.PrepareLayer(h.path("layers", "2"), []string{`C:\layers\1`}); err != nil {
-				t.Fatal(err)
-			}
+			openedElsewhere(h, m)
 			h.model.ResetCalls()
-			h.mustUnmount(h.path("layers", "2"))
-			h.wantCalls(closeCalls...)
+			h.mustUnmount(m.Source)
+			h.wantCalls(calls(openCalls[:1], closeCalls)...)
 			h.wantClosed()
 		})
+	}
+}
+
+func TestUnmountOfADirectoryThatIsNoLayerAsksNothingOfHCS(t *testing.T) {
+	for _, names := range [][]string{{}, {"Files"}, {"Hives"}, {"data"}} {
+		for _, when := range []string{"without a table", "with a table"} {
+			t.Run(fmt.Sprint(when, " ", names), func(t *testing.T) {
+				h := newHost(t)
+				if when == "with a table" {
+					h.fill(1)
+				}
+				dir := h.mkdir(h.target("data"))
+				for _, name := range names {
+					h.write(filepath.Join(dir, name, "x"), "mine")
+				}
+				before := tree(t, dir)
+				if err := h.unmountAll(dir); err != nil {
+					t.Error(err)
+				}
+				h.wantCalls()
+				if after := tree(t, dir); after != before {
+					t.Errorf("the directory holds\n%s", after)
+				}
+			})
+		}
 	}
 }
 
@@ -162,8 +300,20 @@ func TestUnmountOfAnUnknownLayerThatIsInUseFails(t *testing.T) {
 	if err := h.model.ActivateLayer(m.Source); err != nil {
 		t.Fatal(err)
 	}
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
-	wantError(t, h.unmount(m.Source), "failed to deactivate layer "+m.Source, errorSharingViolation)
+	h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+	err := h.unmount(m.Source)
+	wantError(t, err, "failed to deactivate layer "+m.Source, errorSharingViolation)
+	wantError(t, err, "is still open as "+strings.TrimSuffix(h.link(m), "/"))
+}
+
+func TestUnmountOfAnUnknownLayerThatIsClosedIsNilWhateverHCSSays(t *testing.T) {
+	for _, code := range []syscall.Errno{errorNotReady, errorInvalidParameter, 5, errorGenFailure} {
+		h := newHost(t)
+		h.failEvery(code, hcsmodel.Unprepare, hcsmodel.Deactivate)
+		if err := h.unmountAll(h.scratch("2").Source); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestUnprepareFailingDoesNotStopDeactivate(t *testing.T) {
@@ -177,29 +327,35 @@ func TestUnprepareFailingDoesNotStopDeactivate(t *testing.T) {
 	h.wantClosed()
 }
 
-func TestAnUnmountThatFailsDoesNotTellWhatWasNotOpenAnyway(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	if err := h.model.ActivateLayer(m.Source); err != nil { // and not prepared
-		t.Fatal(err)
-	}
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
-	err := h.unmount(m.Source)
-	wantError(t, err, "failed to deactivate", errorSharingViolation)
-	if stderrors.Is(err, hcsmodel.NotPrepared) {
-		t.Errorf("error %q", err)
-	}
-}
-
 func TestALayerThatStaysOpenKeepsItsRecord(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
-	wantError(t, h.unmount(h.target("a")), "failed to deactivate layer "+h.path("layers", "2"), errorSharingViolation)
-	h.wantNoLeak()
+	h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+	for range 2 {
+		err := h.unmount(h.target("a"))
+		wantError(t, err, "failed to deactivate layer "+h.path("layers", "2"), errorSharingViolation)
+		wantError(t, err, "is still open as "+h.record(h.target("a")).Volume)
+		h.wantNoLeak()
+		h.wantAt(h.target("a"), "directory of []")
+	}
+	h.model.Before = nil
 	h.mustUnmount(h.target("a"))
 	h.wantAt(h.target("a"), "directory of []")
 	h.wantClosed()
+}
+
+func TestALayerWhoseVolumeHasGoneIsClosedWhateverHCSSays(t *testing.T) {
+	for _, code := range []syscall.Errno{errorNotReady, errorSharingViolation, 5, errorGenFailure} {
+		h := newHost(t)
+		h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
+		if err := os.Rename(h.record(h.target("a")).Volume, h.path("volumes", "gone")); err != nil {
+			t.Fatal(err)
+		}
+		h.failEvery(code, hcsmodel.Unprepare, hcsmodel.Deactivate)
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "directory of []")
+		h.wantClosed()
+	}
 }
 
 func TestUnmountRefusesAPathThatIsMalformed(t *testing.T) {
@@ -208,11 +364,13 @@ func TestUnmountRefusesAPathThatIsMalformed(t *testing.T) {
 
 func TestAllReportsWhatItCouldNotUnmount(t *testing.T) {
 	h := newHost(t)
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
+	h.failEvery(errorSharingViolation, hcsmodel.Unprepare, hcsmodel.Deactivate)
 	bad := Mount{Type: "bind"}
 	err := h.all(context.Background(), []Mount{*h.scratch("2"), bad}, h.target("a"))
-	wantError(t, err, "invalid windows mount type: 'bind'; undo: failed to deactivate layer", errorSharingViolation)
+	wantError(t, err, "invalid windows mount type: 'bind'; undo: failed to unprepare layer", errorSharingViolation)
+	wantError(t, err, "failed to deactivate layer")
 	h.wantNoLeak()
+	h.model.Before = nil
 	h.mustUnmount(h.target("a"))
 	h.wantClosed()
 }
@@ -225,56 +383,40 @@ func TestUnmountMountsGoesOnAfterAFailure(t *testing.T) {
 	if err := h.all(context.Background(), mounts, h.target("a")); err != nil {
 		t.Fatal(err)
 	}
-	h.failNext(hcsmodel.Deactivate, errorSharingViolation)
-	wantError(t, h.unmountMounts(context.Background(), mounts, h.target("a")), "layer "+inner.Source, errorSharingViolation)
-	h.wantAt(h.target("a"), "nothing")
-	h.mustUnmount(inner.Source)
-	h.wantClosed()
-}
-
-func TestADirectoryThatCannotBePutBackKeepsTheRecord(t *testing.T) {
-	h := newHost(t)
-	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
-	mnt, aside := h.path("mnt"), h.path("aside")
-	h.model.Before = func(call hcsmodel.Call, _ string) error {
-		if call == hcsmodel.Deactivate {
-			if err := os.Rename(mnt, aside); err != nil {
-				t.Error(err)
-			}
-			h.write(mnt, "a file in the place of the parent")
+	h.model.Before = func(call hcsmodel.Call, layer string) error {
+		if call == hcsmodel.Unprepare && layer == inner.Source {
+			return errorSharingViolation
 		}
 		return nil
 	}
-	wantError(t, h.unmount(h.target("a")), "failed to put the directory back")
+	wantError(t, h.unmountMounts(mounts, h.target("a")), "layer "+inner.Source, errorSharingViolation)
+	h.wantAt(h.target("a"), "nothing")
 	h.model.Before = nil
-	if err := stderrors.Join(os.Remove(mnt), os.Rename(aside, mnt)); err != nil {
-		t.Fatal(err)
-	}
-	h.mustUnmount(h.target("a"))
-	h.wantAt(h.target("a"), "directory of []")
+	h.mustUnmount(inner.Source)
 	h.wantClosed()
 }
 
 func TestUnmountOfAnUnknownLayerThatWasMountedMeanwhileUnmountsIt(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
-	r := record{Target: h.target("a"), Resolved: h.target("a"), Source: m.Source}
-	r.SourceKey, _ = sourceKey(m.Source)
-	if err := h.table.prepare(); err != nil {
+	if err := h.table.hold(); err != nil {
 		t.Fatal(err)
 	}
-	r.TargetKey, _ = targetKey(r.Target)
-	unlockTarget := mustLock(t, h.table.lockTarget, r.TargetKey)
-	unlockSource := mustLock(t, h.table.lockSource, r.SourceKey)
+	r, err := m.record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Boot = h.boot
+	at := target{Path: h.target("a"), Resolved: h.target("a"), Key: h.key(h.target("a"))}
+	unlock := mustLock(t, h.table.lockLayer, r.Key)
 	unmounted := make(chan error, 1)
 	go func() { unmounted <- h.unmount(m.Source) }()
 	// It finds nothing in the table, and waits for the layer.
-	h.awaitWaiting("s"+string(r.SourceKey), unmounted)
-	if err := h.show(context.Background(), layer{m.Source, []string{`C:\layers\1`}}, r); err != nil {
+	h.awaitWaiting(unmounted, "l"+string(r.Key))
+	if err := h.show(context.Background(), r, at); err != nil {
 		t.Error(err)
 	}
-	unlockSource()
-	unlockTarget()
+	unlock()
 	if err := <-unmounted; err != nil {
 		t.Error(err)
 	}
@@ -289,38 +431,175 @@ func TestUnmountOfATargetThatIsMountedMeanwhileLeavesTheLayersOtherTargets(t *te
 	h.mustMount(m, h.target("b"))
 	shown := describe(h.target("b"))
 	r := h.record(h.target("b"))
-	r.Target, r.Resolved = h.target("a"), h.target("a")
-	r.TargetKey, _ = targetKey(r.Target)
-	unlock := mustLock(t, h.table.lockTarget, r.TargetKey)
-	symlink(t, r.link(), r.Target)
+	at := target{Path: h.target("a"), Resolved: h.target("a"), Key: h.key(h.target("a")), Shown: true}
+	unlock := mustLock(t, h.table.lockTarget, at.Key)
+	symlink(t, r.destination(), at.Path)
 	unmounted := make(chan error, 1)
-	go func() { unmounted <- h.unmount(r.Target) }()
+	go func() { unmounted <- h.unmount(at.Path) }()
 	// It finds no record, and waits before it follows the link.
-	h.awaitWaiting("t"+string(r.TargetKey), unmounted)
-	if err := h.table.add(r); err != nil {
+	h.awaitWaiting(unmounted, "t"+string(at.Key))
+	if err := h.table.addIndex(at.Key, r.Key); err != nil {
 		t.Error(err)
 	}
+	h.change(h.target("b"), func(r *record) { r.Targets = append(r.Targets, at) })
 	unlock()
 	if err := <-unmounted; err != nil {
 		t.Error(err)
 	}
-	h.wantAt(r.Target, "nothing")
+	h.wantAt(at.Path, "nothing")
 	h.wantAt(h.target("b"), shown)
+	h.wantOpen("2")
 }
 
-func TestATargetThatCannotBeLookedAtIsAnErrorAndKeepsTheRecord(t *testing.T) {
+func TestUnmountOfALinkThatLeadsElsewhereMeanwhileLeavesTheLayerOpen(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
+	h.mustMount(m, h.target("b"))
+	symlink(t, m.Source, h.target("a"))
+	lock := h.key(h.target("a"))
+	unlock := mustLock(t, h.table.lockTarget, lock)
+	unmounted := make(chan error, 1)
+	go func() { unmounted <- h.unmount(h.target("a")) }()
+	h.awaitWaiting(unmounted, "t"+string(lock))
+	if err := os.Remove(h.target("a")); err != nil {
+		t.Error(err)
+	}
+	symlink(t, h.path("layers"), h.target("a"))
+	unlock()
+	if err := <-unmounted; err != nil {
+		t.Error(err)
+	}
+	h.wantOpen("2")
+}
+
+func TestALayerIsClosedAndItsRecordKeptWhenItsTargetCannotBeLookedAt(t *testing.T) {
+	for name, layer := range map[string]func(*host) *Mount{"scratch": scratch2, "base layer": base2} {
+		for _, by := range []string{"target", "source"} {
+			t.Run(name+" by "+by, func(t *testing.T) {
+				h := newHost(t)
+				m := layer(h)
+				h.mustMount(m, h.mkdir(h.target("a")))
+				path := h.target("a")
+				if by == "source" {
+					path = m.Source
+				}
+				if err := os.Rename(h.path("mnt"), h.path("aside")); err != nil {
+					t.Fatal(err)
+				}
+				h.write(h.path("mnt"), "a file in the place of the parent")
+				wantError(t, h.unmount(path), "failed to look at the target", syscall.ENOTDIR)
+				h.wantOpen()
+				h.model.ResetCalls()
+				wantError(t, h.unmount(path), "failed to look at the target", syscall.ENOTDIR)
+				wantError(t, h.mount(m, h.target("a")), "failed to look at the target", syscall.ENOTDIR)
+				if err := stderrors.Join(os.Remove(h.path("mnt")), os.Rename(h.path("aside"), h.path("mnt"))); err != nil {
+					t.Fatal(err)
+				}
+				h.mustUnmount(path)
+				h.wantCalls()
+				h.wantAt(h.target("a"), "directory of []")
+				h.wantClosed()
+			})
+		}
+	}
+}
+
+func TestAMountOverATargetThatCouldNotBeLookedAtOpensItsLayerAfresh(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	h.mustMount(m, h.mkdir(h.target("a")))
 	if err := os.Rename(h.path("mnt"), h.path("aside")); err != nil {
 		t.Fatal(err)
 	}
 	h.write(h.path("mnt"), "a file in the place of the parent")
 	wantError(t, h.unmount(h.target("a")), "failed to look at the target")
-	wantError(t, h.mount(m, h.target("a")), "failed to look at the target")
-	wantError(t, h.mount(m, h.target("b")), "failed to mount")
-	h.wantNoLeak()
+	if err := stderrors.Join(os.Remove(h.path("mnt")), os.Rename(h.path("aside"), h.path("mnt"))); err != nil {
+		t.Fatal(err)
+	}
+	h.model.ResetCalls()
+	h.mustMount(m, h.target("a"))
+	h.wantCalls(openCalls...)
+	h.mustUnmount(h.target("a"))
+	h.wantAt(h.target("a"), "directory of []")
+	h.wantClosed()
+}
+
+func TestATargetThatCannotBeLookedAtKeepsALayerOpenThatAnotherShows(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	other := filepath.Join(h.mkdir(h.path("elsewhere")), "b")
+	h.mustMount(m, h.target("a"))
+	h.mustMount(m, other)
+	shown := describe(other)
+	if err := os.Rename(h.path("mnt"), h.path("aside")); err != nil {
+		t.Fatal(err)
+	}
+	h.write(h.path("mnt"), "a file in the place of the parent")
+	wantError(t, h.unmount(h.target("a")), "failed to look at the target")
 	h.wantOpen("2")
+	h.wantAt(other, shown)
+	if err := stderrors.Join(os.Remove(h.path("mnt")), os.Rename(h.path("aside"), h.path("mnt"))); err != nil {
+		t.Fatal(err)
+	}
+	h.mustUnmount(h.target("a"))
+	h.wantAt(h.target("a"), "nothing")
+	h.mustUnmount(other)
+	h.wantClosed()
+}
+
+func TestADirectoryIsPutBackOnlyWhereUnmountTookTheLinkAway(t *testing.T) {
+	t.Run("not where a user removed the link", func(t *testing.T) {
+		h := newHost(t)
+		h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
+		if err := os.RemoveAll(h.target("a")); err != nil {
+			t.Fatal(err)
+		}
+		h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+		wantError(t, h.unmount(h.target("a")), "failed to deactivate")
+		h.wantAt(h.target("a"), "nothing")
+		h.model.Before = nil
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "nothing")
+		h.wantClosed()
+	})
+	t.Run("not again where a user removed it", func(t *testing.T) {
+		h := newHost(t)
+		h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
+		h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+		wantError(t, h.unmount(h.target("a")), "failed to deactivate")
+		if err := os.Remove(h.target("a")); err != nil {
+			t.Fatal(err)
+		}
+		h.model.Before = nil
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "nothing")
+		h.wantClosed()
+	})
+	for name, leave := range map[string]func(at *target){
+		"where a killed Unmount or Mount removed it":  func(at *target) { at.Shown = false },
+		"not where the record says that it was there": func(at *target) { at.Shown, at.Restored = false, true },
+	} {
+		for _, when := range []string{"", ", after a reboot"} {
+			t.Run(name+when, func(t *testing.T) {
+				h := newHost(t)
+				h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
+				h.change(h.target("a"), func(r *record) { leave(&r.Targets[0]) })
+				if err := os.Remove(h.target("a")); err != nil {
+					t.Fatal(err)
+				}
+				if when != "" {
+					h.reboot()
+				}
+				h.mustUnmount(h.target("a"))
+				want := "directory of []"
+				if strings.HasPrefix(name, "not") {
+					want = "nothing"
+				}
+				h.wantAt(h.target("a"), want)
+				h.wantClosed()
+			})
+		}
+	}
 }
 
 func TestUnmountAllGoesOnUntilNothingIsLeft(t *testing.T) {
@@ -332,7 +611,7 @@ func TestUnmountAllGoesOnUntilNothingIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.mustMount(h.scratch("3"), m.Source)
-	if err := h.unmountAll(context.Background(), m.Source); err != nil {
+	if err := h.unmountAll(m.Source); err != nil {
 		t.Error(err)
 	}
 	h.wantClosed()
@@ -376,9 +655,78 @@ func TestUnmountMountsCanBeRepeated(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, when := range []string{"first", "again"} {
-		if err := h.unmountMounts(context.Background(), mounts, h.target("a")); err != nil {
+		if err := h.unmountMounts(mounts, h.target("a")); err != nil {
 			t.Errorf("%s: %v", when, err)
 		}
 		h.wantClosed()
+	}
+}
+
+func TestAKilledMountOfALayerThatHasGoneIsCleanedUp(t *testing.T) {
+	for name, layer := range map[string]func(*host) *Mount{"scratch": scratch2, "base layer": base2} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			m := layer(h)
+			if !h.kill(1, false, func() error { return h.mount(m, h.mkdir(h.target("a"))) }) {
+				t.Fatal("not killed")
+			}
+			if err := os.RemoveAll(m.Source); err != nil {
+				t.Fatal(err)
+			}
+			h.mustUnmount(h.target("a"))
+			h.wantAt(h.target("a"), "directory of []")
+			h.wantClosed()
+		})
+	}
+}
+
+func TestALayerThatIsHalfOpenAndCannotBeClosedIsNotMounted(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	if !h.kill(1, true, func() error { return h.mount(m, h.target("a")) }) {
+		t.Fatal("not killed")
+	}
+	h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+	for _, target := range []string{"a", "b"} {
+		wantError(t, h.mount(m, h.target(target)), "failed to deactivate layer "+m.Source, errorSharingViolation)
+		h.wantAt(h.target(target), "nothing")
+	}
+	h.wantNoLeak()
+	h.wantOpen("2")
+	h.model.Before = nil
+	h.mustMount(m, h.target("b"))
+	h.mustUnmount(h.target("b"))
+	h.wantClosed()
+}
+
+func TestUnmountOfALinkThatLeadsToItselfIsAnError(t *testing.T) {
+	h := newHost(t)
+	symlink(t, h.target("a"), h.target("a"))
+	wantError(t, h.unmount(h.target("a")), "failed to resolve "+h.target("a"))
+	h.wantCalls()
+}
+
+func TestALayerIsClosedWithTheLastTargetThatShowsIt(t *testing.T) {
+	for _, by := range []string{"unmount", "mount"} {
+		t.Run("which "+by+" takes away", func(t *testing.T) {
+			h := newHost(t)
+			m := h.scratch("2")
+			h.mustMount(m, h.target("a"))
+			h.mustMount(m, h.mkdir(h.target("b")))
+			h.change(h.target("b"), func(r *record) { r.at(h.key(h.target("b"))).Shown = false }) // as a Mount leaves it that is killed
+			if by == "mount" {
+				h.mustUnmount(h.target("b"))
+				h.wantOpen("2")
+				h.mustMount(m, h.mkdir(h.target("c")))
+				h.change(h.target("c"), func(r *record) { r.at(h.key(h.target("c"))).Shown = false })
+				h.mustMount(h.scratch("3"), h.target("c"))
+				h.wantOpen("2", "3")
+				h.mustUnmount(h.target("c"))
+				h.wantAt(h.target("c"), "directory of []")
+			}
+			h.mustUnmount(h.target("a"))
+			h.wantAt(h.target("b"), "directory of []")
+			h.wantClosed()
+		})
 	}
 }

@@ -1,7 +1,9 @@
 package hcsmodel
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,16 +24,28 @@ func SetFaults(dir string, lines ...string) error {
 			return err
 		}
 	}
-	path := faults{dir}.path()
-	return withLock(path+".lock", func() error {
-		return replace(path, []byte(strings.Join(lines, "\n")))
-	})
+	f := faults{dir}
+	return withLock(f.lockPath(), func(*os.File) error { return f.replace(lines) })
 }
 
 // faults is the plan in the file of that name in a directory.
 type faults struct{ dir string }
 
 func (f faults) path() string { return filepath.Join(f.dir, "faults") }
+
+// lockPath returns the path of the file that is locked while someone reads or
+// changes the plan.
+func (f faults) lockPath() string { return f.path() + ".lock" }
+
+// replace makes the lines the plan, so that a kill leaves either it or the one
+// before. The caller holds the lock.
+func (f faults) replace(lines []string) error {
+	temporary := f.path() + ".tmp"
+	if err := os.WriteFile(temporary, []byte(strings.Join(lines, "\n")), 0o666); err != nil {
+		return err
+	}
+	return os.Rename(temporary, f.path())
+}
 
 func (f faults) before(call Call, layer string) error {
 	fault, err := f.take(call, func(f fault) bool { return f.kind != "kill-after" })
@@ -57,12 +71,20 @@ func (f faults) after(call Call, _ string) error {
 // take finds the first planned fault of the call that matches, and plans it once
 // less. It returns the zero fault when there is none.
 func (f faults) take(call Call, match func(fault) bool) (fault, error) {
+	// Nearly always nothing is planned: then the lock is not needed.
+	if isEmpty(f.path()) {
+		return fault{}, nil
+	}
 	var found fault
-	err := withLock(f.path()+".lock", func() error {
-		lines, err := readLines(f.path())
+	err := withLock(f.lockPath(), func(*os.File) error {
+		data, err := os.ReadFile(f.path())
+		if errors.Is(err, fs.ErrNotExist) {
+			return f.replace(nil)
+		}
 		if err != nil {
 			return err
 		}
+		lines := splitLines(data)
 		for i, line := range lines {
 			fault, err := parseFault(line)
 			if err != nil {
@@ -72,8 +94,12 @@ func (f faults) take(call Call, match func(fault) bool) (fault, error) {
 				continue
 			}
 			found = fault
-			lines[i] = fmt.Sprintf("%s %s %d", fault.call, fault.kind, fault.count-1)
-			return replace(f.path(), []byte(strings.Join(lines, "\n")))
+			if fault.count == 1 {
+				lines = append(lines[:i], lines[i+1:]...)
+			} else {
+				lines[i] = fmt.Sprintf("%s %s %d", fault.call, fault.kind, fault.count-1)
+			}
+			return f.replace(lines)
 		}
 		return nil
 	})

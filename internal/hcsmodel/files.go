@@ -5,83 +5,62 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
 // files is a store that processes share:
 //
-//	<hash>.layer   a layer that is open, as JSON
-//	<hash>.lock    locked while someone reads or changes that layer
+//	<hash>.layer   what is to know of a layer, as JSON; empty when that is nothing
 //	calls          the journal, one call a line
-//	calls.lock     locked while someone reads or changes the journal
 //
-// A locked file is never removed: whoever waits for it would then hold a lock
-// that nobody else can see.
+// The personality and the planned faults are beside them.
+//
+// Each is locked while someone reads or changes it, and is changed in place: it is
+// never removed or replaced, as whoever waits for the lock would then get that of
+// a file which nobody else can see.
 type files struct{ dir string }
 
-func (s files) update(key string, f func(*layer) error) error {
+func (s files) update(key string, f func(*layer, func() error) error) error {
 	// The key is no file name, and may be longer than one.
-	return s.updateFile(fmt.Sprintf("%x", sha256.Sum256([]byte(key))), f)
+	return updateFile(filepath.Join(s.dir, fmt.Sprintf("%x.layer", sha256.Sum256([]byte(key)))), f)
 }
 
-func (s files) updateFile(hash string, f func(*layer) error) error {
-	path := filepath.Join(s.dir, hash)
-	return withLock(path+".lock", func() error {
+func updateFile(path string, f func(*layer, func() error) error) error {
+	return withLock(path, func(file *os.File) error {
 		var l layer
-		data, err := os.ReadFile(path + ".layer")
-		if err == nil {
-			err = json.Unmarshal(data, &l)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := json.NewDecoder(file).Decode(&l); err != nil && err != io.EOF {
 			return err
 		}
-		before := l
-		if err := f(&l); err != nil {
-			return err
-		}
-		switch {
-		case l.open():
-			data, err := json.Marshal(l)
-			if err != nil {
-				return err
+		return f(&l, func() error {
+			if l.unknown() {
+				return file.Truncate(0)
 			}
-			return replace(path+".layer", data)
-		case before.open():
-			return os.Remove(path + ".layer")
-		}
-		return nil
+			return overwrite(file, l)
+		})
 	})
 }
 
-func (s files) layers() ([]layer, error) {
-	var layers []layer
-	err := s.each(func(l *layer) error {
-		if l.open() { // not closed since its file was found
-			layers = append(layers, *l)
-		}
-		return nil
-	})
-	return layers, err
-}
-
-func (s files) forgetLayers() error {
-	return s.each(func(l *layer) error {
-		*l = layer{}
-		return nil
-	})
-}
-
-func (s files) each(f func(*layer) error) error {
-	paths, err := filepath.Glob(filepath.Join(s.dir, "*.layer"))
+func (s files) each(f func(*layer, func() error) error) error {
+	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
 	}
-	for _, path := range paths {
-		hash := strings.TrimSuffix(filepath.Base(path), ".layer")
-		if err := s.updateFile(hash, f); err != nil {
+	for _, entry := range entries {
+		if filepath.Ext(entry.Name()) != ".layer" {
+			continue
+		}
+		if info, err := entry.Info(); err != nil || info.Size() == 0 {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := updateFile(filepath.Join(s.dir, entry.Name()), f); err != nil {
 			return err
 		}
 	}
@@ -89,66 +68,136 @@ func (s files) each(f func(*layer) error) error {
 }
 
 func (s files) record(call string) error {
-	path := filepath.Join(s.dir, "calls")
-	// O_APPEND alone does not do: Wine looks for the end and then writes there.
-	return withLock(path+".lock", func() error {
-		file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
-		if err != nil {
+	return s.withJournal(func(file *os.File) error {
+		// O_APPEND does not do: Wine looks for the end and then writes there, so
+		// that it needs the lock as well.
+		if _, err := file.Seek(0, io.SeekEnd); err != nil {
 			return err
 		}
-		_, err = file.WriteString(call + "\n")
-		return errors.Join(err, file.Close())
+		_, err := file.WriteString(call + "\n")
+		return err
 	})
 }
 
 func (s files) calls() ([]string, error) {
-	var lines []string
-	path := filepath.Join(s.dir, "calls")
-	err := withLock(path+".lock", func() (err error) {
-		lines, err = readLines(path)
+	var data []byte
+	err := s.withJournal(func(file *os.File) (err error) {
+		data, err = io.ReadAll(file)
 		return err
 	})
-	return lines, err
+	return splitLines(data), err
 }
 
 func (s files) forgetCalls() error {
-	path := filepath.Join(s.dir, "calls")
-	return withLock(path+".lock", func() error { return os.WriteFile(path, nil, 0o666) })
+	return s.withJournal(func(file *os.File) error { return file.Truncate(0) })
 }
 
-// readLines returns the lines of a file; one that is absent has none.
-func readLines(path string) ([]string, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+func (s files) withJournal(f func(*os.File) error) error {
+	return withLock(filepath.Join(s.dir, "calls"), f)
+}
+
+func splitLines(data []byte) []string {
 	text := strings.TrimSuffix(string(data), "\n")
-	if err != nil || text == "" {
-		return nil, err
+	if text == "" {
+		return nil
 	}
-	return strings.Split(text, "\n"), nil
+	return strings.Split(text, "\n")
 }
 
-// replace writes a file so that whoever reads it, after a kill as well, finds
-// either the old or the new content. The caller holds the lock of the file.
-func replace(path string, data []byte) error {
-	if err := os.WriteFile(path+".tmp", data, 0o666); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+// isEmpty reports whether the file is there and empty. A file that each call asks
+// for is made, if empty, as it costs more that it is not there: Wine then looks for
+// its name in the whole directory.
+func isEmpty(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Size() == 0
 }
 
-// withLock calls f while this process and no other, and this goroutine and no
-// other, holds the lock of the file. The system drops the lock of a process that
-// is killed.
-func withLock(path string, f func() error) error {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+// overwrite makes the JSON of a value the first one in a file, whose lock the
+// caller holds. That is one write, so that a kill leaves the old value or the new
+// one. What was longer keeps its end: a reader stops after the first value.
+func overwrite(file *os.File, value any) error {
+	data, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	if err := lock(file); err != nil {
-		return &fs.PathError{Op: "lock", Path: path, Err: err}
+	_, err = file.WriteAt(append(data, '\n'), 0)
+	return err
+}
+
+// withLock calls f with the file, which is made when needed, while this process
+// and no other, and this goroutine and no other, holds its lock. The system drops
+// the lock of a process that is killed.
+func withLock(path string, f func(*os.File) error) error {
+	file, err := kept.take(path)
+	if err != nil {
+		return err
 	}
-	return f() // closing the file unlocks it
+	if err := lock(file); err != nil {
+		return errors.Join(&fs.PathError{Op: "lock", Path: path, Err: err}, file.Close())
+	}
+	defer kept.put(path, file)
+	return f(file)
+}
+
+// KeepFiles makes this process keep the files of models open between calls, which
+// halves the time of a call under Wine. Their directories then have to stay until
+// the process ends, which also closes them.
+func KeepFiles() { kept.keep(100) }
+
+// kept has the files that are open and not in use.
+var kept keeper
+
+type keeper struct {
+	mu    sync.Mutex
+	max   int
+	count int
+	files map[string][]*os.File // by path
+}
+
+// keep sets how many files are kept.
+func (k *keeper) keep(max int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.max = max
+}
+
+// take opens a file that nobody else has until it is put back: of two goroutines
+// that take the same path, each gets a file that locks the other out.
+func (k *keeper) take(path string) (*os.File, error) {
+	file := k.find(path)
+	if file == nil {
+		return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// find returns a file that was kept, or nil.
+func (k *keeper) find(path string) *os.File {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	files := k.files[path]
+	if len(files) == 0 {
+		return nil
+	}
+	k.count--
+	k.files[path] = files[:len(files)-1]
+	return files[len(files)-1]
+}
+
+// put unlocks a file that was taken, and keeps it or else closes it.
+func (k *keeper) put(path string, file *os.File) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.count >= k.max || unlock(file) != nil {
+		file.Close() // and so unlock it
+		return
+	}
+	if k.files == nil {
+		k.files = map[string][]*os.File{}
+	}
+	k.files[path] = append(k.files[path], file)
+	k.count++
 }

@@ -5,39 +5,36 @@ import "sync"
 // memory is a store for one process.
 type memory struct {
 	mu      sync.Mutex
-	open    map[string]layer
+	known   map[string]layer
 	journal []string
 }
 
-func (s *memory) update(key string, f func(*layer) error) error {
+func (s *memory) update(key string, f func(*layer, func() error) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.open[key]
-	if err := f(&l); err != nil {
-		return err
-	}
-	if l.open() {
-		s.open[key] = l
-	} else {
-		delete(s.open, key)
-	}
-	return nil
+	return s.updateLocked(key, f)
 }
 
-func (s *memory) layers() ([]layer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var layers []layer
-	for _, l := range s.open {
-		layers = append(layers, l)
-	}
-	return layers, nil
+func (s *memory) updateLocked(key string, f func(*layer, func() error) error) error {
+	l := s.known[key]
+	return f(&l, func() error {
+		if l.unknown() {
+			delete(s.known, key)
+		} else {
+			s.known[key] = l
+		}
+		return nil
+	})
 }
 
-func (s *memory) forgetLayers() error {
+func (s *memory) each(f func(*layer, func() error) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open = map[string]layer{}
+	for key := range s.known {
+		if err := s.updateLocked(key, f); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -3,8 +3,9 @@
 // several processes, which may be killed at any instant (Open), and as the
 // simulated vmcompute.dll, which is built on Open.
 //
-// The model is strict: what real HCS tolerates or only sometimes refuses, it
-// refuses always. Where a rule is not documented, it is marked "Assumption:".
+// Where hosts differ, or nobody knows, a Personality decides. Elsewhere the model
+// is strict: what real HCS tolerates or only sometimes refuses, it refuses always.
+// Where a rule is not documented, it is marked "Assumption:".
 package hcsmodel
 
 import (
@@ -40,12 +41,11 @@ const (
 	errInvalidParameter syscall.Errno = 0x57
 )
 
-// What closing a layer that is not open gives.
+// What UnprepareLayer is reported to give for a layer that is not prepared.
 const (
 	// NotActive is ERROR_DEV_NOT_EXIST, which UnprepareLayer gives for a layer
 	// that is not active (containerd 1.6, sys/filesys_windows.go; containerd pull
 	// request 5133).
-	// Assumption: DeactivateLayer gives it too. Real HCS seems to tolerate it.
 	NotActive syscall.Errno = 0x37
 	// NotPrepared is ERROR_FLT_INSTANCE_NOT_FOUND, which UnprepareLayer gives for
 	// a layer that is active and not prepared (containerd issue 5326).
@@ -79,13 +79,8 @@ type Model struct {
 	// After is called once the effect of a call is in place. An error of it is
 	// what the call returns, and the effect holds.
 	After func(Call, string) error
-	// EmptyMountPath makes GetLayerMountPath succeed with "", as hcsshim allows
-	// for (mountPathLength == 0).
-	EmptyMountPath bool
-	// FolderWhenClosed makes GetLayerMountPath give the directory of a writable
-	// layer that is not active, in place of an error. Real HCS is not known in
-	// this; hcsshim's doc of the call speaks of mounted layers only.
-	FolderWhenClosed bool
+	// Personality decides where hosts differ.
+	Personality Personality
 	// CheckParents makes PrepareLayer refuse a parent that is no directory.
 	CheckParents bool
 
@@ -93,22 +88,32 @@ type Model struct {
 	volumes string
 }
 
-// layer is what HCS knows about a layer that is open.
+// layer is what HCS knows about a layer.
 type layer struct {
-	Path     string
-	Active   bool
-	Prepared bool
+	Path       string
+	Active     bool
+	Prepared   bool
+	Late       int // see Personality.VolumeLate: so many calls from now on
+	Lingers    int // see Personality.VolumeLingers: so many calls from now on
+	Generation int // how many GUIDs its volume has had before
 }
 
-func (l *layer) open() bool { return l.Active || l.Prepared }
+// open reports whether the layer is active or prepared.
+func (l layer) open() bool { return l.Active || l.Prepared }
 
-// store holds the layers that are open and the journal of all calls.
+// hasVolume reports whether the layer's volume is there.
+func (l layer) hasVolume() bool { return l.Active || l.Lingers > 0 }
+
+// unknown reports whether the layer is as one that was never open.
+func (l layer) unknown() bool { return l == layer{Path: l.Path} }
+
+// store holds what is to know of layers, and the journal of all calls.
 type store interface {
 	// update calls f with the layer, which nobody else can read or change
-	// meanwhile, and keeps what f made of it unless f fails.
-	update(key string, f func(*layer) error) error
-	layers() ([]layer, error)
-	forgetLayers() error
+	// meanwhile. What f makes of it counts once f calls keep.
+	update(key string, f func(l *layer, keep func() error) error) error
+	// each does that with every layer that is not unknown.
+	each(f func(l *layer, keep func() error) error) error
 	record(call string) error
 	calls() ([]string, error)
 	forgetCalls() error
@@ -118,19 +123,23 @@ type store interface {
 // directory volumes, made when needed; with "" there are none. On Windows the
 // mount paths lead to them only when Wine has its DOS devices there: it takes
 // `\\?\Volume{GUID}` for the directory dosdevices/volume{guid} of its prefix.
+// Its personality is Likely.
 func New(volumes string) *Model {
-	return &Model{store: &memory{open: map[string]layer{}}, volumes: volumes}
+	return &Model{Personality: Likely, store: &memory{known: map[string]layer{}}, volumes: volumes}
 }
 
 // Open returns the model whose state is in dir, which is made when needed. Every
 // process that opens dir shares the state, and killing one at any instant leaves
-// each call either done or not done, but for the volume of ActivateLayer and
-// DeactivateLayer, which may have come or gone without the rest. Before and After
-// come preset to inject what SetFaults planned. The volumes are in dir as well, on
-// Windows in the directory that the environment variable HCS_SIM_VOLUMES names;
-// see New.
+// each call either done or not done. Before and After come preset to inject what
+// SetFaults planned, and the personality is the one that SetPersonality set. The
+// volumes are in dir as well, on Windows in the directory that the environment
+// variable HCS_SIM_VOLUMES names; see New.
 func Open(dir string) (*Model, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	personality, err := personality(dir)
+	if err != nil {
 		return nil, err
 	}
 	volumes := filepath.Join(dir, "volumes")
@@ -139,21 +148,22 @@ func Open(dir string) (*Model, error) {
 	}
 	faults := faults{dir}
 	return &Model{
-		Before:  faults.before,
-		After:   faults.after,
-		store:   files{dir},
-		volumes: volumes,
+		Personality: personality,
+		Before:      faults.before,
+		After:       faults.after,
+		store:       files{dir},
+		volumes:     volumes,
 	}, nil
 }
 
 // ActivateLayer attaches the scratch disk of a writable layer and brings up its
 // volume.
 func (m *Model) ActivateLayer(path string) error {
-	return m.call(Activate, path, "", func(l *layer, writable bool) error {
+	return m.call(Activate, path, "", func(l *layer, writable bool) syscall.Errno {
 		if !writable {
 			// hcsshim, doc of ActivateLayer: "a read-only layer is generally
 			// expected to be a no-op".
-			return nil
+			return 0
 		}
 		if l.Active {
 			// Seen in reports on containerd and moby: "The process cannot access
@@ -161,14 +171,18 @@ func (m *Model) ActivateLayer(path string) error {
 			return errSharingViolation
 		}
 		l.Active = true
-		return m.attach(path)
+		l.Late, l.Lingers = m.Personality.VolumeLate, 0
+		if m.Personality.NewVolume {
+			l.Generation++
+		}
+		return 0
 	})
 }
 
 // PrepareLayer attaches the union filter over the parents, nearest first.
 func (m *Model) PrepareLayer(path string, parents []string) error {
 	args := " [" + strings.Join(parents, " ") + "]"
-	return m.call(Prepare, path, args, func(l *layer, writable bool) error {
+	return m.call(Prepare, path, args, func(l *layer, writable bool) syscall.Errno {
 		// hcsshim, doc of PrepareLayer: it finds "a mounted read-write layer", and
 		// requires "the paths to all parent layers". Preparing twice gives 0x57 in
 		// public reports.
@@ -182,30 +196,39 @@ func (m *Model) PrepareLayer(path string, parents []string) error {
 			}
 		}
 		l.Prepared = true
-		return nil
+		return 0
 	})
 }
 
-// GetLayerMountPath tells where a layer is: the volume of a writable layer,
-// without a trailing backslash, or the directory of a read-only one.
+// GetLayerMountPath returns where a layer is: the volume of a writable one, the
+// directory of a read-only one.
 func (m *Model) GetLayerMountPath(path string) (string, error) {
 	var result string
-	err := m.call(MountPath, path, "", func(l *layer, writable bool) error {
+	err := m.call(MountPath, path, "", func(l *layer, writable bool) syscall.Errno {
+		late := l.Late > 0
+		if late {
+			l.Late--
+		}
 		switch {
-		case writable && !l.Active && m.FolderWhenClosed:
-			result = path
-		case writable && !l.Active:
-			return errNotReady // Assumption: there is no volume yet.
-		case m.EmptyMountPath:
-			result = ""
+		case writable && (late || !l.hasVolume()):
+			switch m.Personality.ClosedPath {
+			case ClosedPathNotReady:
+				return errNotReady
+			case ClosedPathDirectory:
+				result = path
+			case ClosedPathEmpty:
+			default:
+				panic("no such ClosedPath: " + m.Personality.ClosedPath)
+			}
+		case m.Personality.OpenPathEmpty:
 		case writable:
-			result = m.volume(path)
+			result = m.mountPath(*l)
 		default:
 			// hcsshim, doc of GetLayerMountPath: "otherwise it is expected to be
 			// the folder path at which the layer is stored".
 			result = path
 		}
-		return nil
+		return 0
 	})
 	if err != nil {
 		return "", err
@@ -215,40 +238,46 @@ func (m *Model) GetLayerMountPath(path string) (string, error) {
 
 // UnprepareLayer detaches the union filter.
 func (m *Model) UnprepareLayer(path string) error {
-	return m.call(Unprepare, path, "", func(l *layer, writable bool) error {
+	return m.call(Unprepare, path, "", func(l *layer, _ bool) syscall.Errno {
 		switch {
 		case l.Prepared:
 			l.Prepared = false
-		case !writable:
-			// Succeeds in public reports (docker/for-win 1546, moby 32330).
 		case l.Active:
-			return NotPrepared
+			return m.Personality.UnprepareActive
 		default:
-			return NotActive
+			return m.Personality.UnprepareClosed
 		}
-		return nil
+		return 0
 	})
 }
 
 // DeactivateLayer takes the volume down and detaches the scratch disk.
 func (m *Model) DeactivateLayer(path string) error {
-	return m.call(Deactivate, path, "", func(l *layer, writable bool) error {
+	return m.call(Deactivate, path, "", func(l *layer, writable bool) syscall.Errno {
 		switch {
-		case l.Prepared:
-			return errSharingViolation // Assumption: the filter holds the volume.
+		case !l.open():
+			return m.Personality.DeactivateClosed
 		case !writable:
-			return nil // Assumption: a no-op, as ActivateLayer is.
-		case !l.Active:
-			return NotActive
+			l.Prepared = l.Prepared && !m.Personality.DetachReadOnly
+			return 0
+		case l.Prepared && m.Personality.DeactivatePrepared != Detaches:
+			switch m.Personality.DeactivatePrepared {
+			case Refuses:
+				return errSharingViolation
+			case Ignores:
+				return 0
+			}
+			panic("no such DeactivatePrepared: " + m.Personality.DeactivatePrepared)
 		}
-		l.Active = false
-		return m.detach(path)
+		l.Active, l.Prepared = false, false
+		l.Late, l.Lingers = 0, m.Personality.VolumeLingers
+		return 0
 	})
 }
 
 // call makes one call. The journal has it from its beginning, so that one that
-// fails or kills the process is in it as well.
-func (m *Model) call(name Call, path, args string, effect func(l *layer, writable bool) error) error {
+// fails or kills the process is in it as well. The effect returns a code, or 0.
+func (m *Model) call(name Call, path, args string, effect func(l *layer, writable bool) syscall.Errno) error {
 	if err := m.store.record(string(name) + " " + path + args); err != nil {
 		return err
 	}
@@ -258,23 +287,12 @@ func (m *Model) call(name Call, path, args string, effect func(l *layer, writabl
 		}
 	}
 	time.Sleep(m.Latency)
-	err := m.store.update(key(path), func(l *layer) error {
-		// HCS splits the path into the directory of all layers and the layer's
-		// ID. With an empty ID it acts on the former.
-		if path == "" || os.IsPathSeparator(path[len(path)-1]) {
-			return errInvalidParameter
-		}
-		if !isDir(path) {
-			return errPathNotFound // Assumption: and not 2, ERROR_FILE_NOT_FOUND.
-		}
-		l.Path = filepath.Clean(path)
-		return effect(l, isWritable(path))
-	})
-	if code, ok := err.(syscall.Errno); ok {
-		return &Error{Call: name, Layer: path, Code: code}
-	}
+	code, err := m.take(path, effect)
 	if err != nil {
 		return err
+	}
+	if code != 0 {
+		return &Error{Call: name, Layer: path, Code: code}
 	}
 	if m.After != nil {
 		return m.After(name, path)
@@ -282,56 +300,108 @@ func (m *Model) call(name Call, path, args string, effect func(l *layer, writabl
 	return nil
 }
 
+// take lets a call take effect on a layer.
+func (m *Model) take(path string, effect func(l *layer, writable bool) syscall.Errno) (code syscall.Errno, err error) {
+	// HCS splits the path into the directory of all layers and the layer's ID.
+	// With an empty ID it acts on the former.
+	if path == "" || os.IsPathSeparator(path[len(path)-1]) {
+		return errInvalidParameter, nil
+	}
+	err = m.store.update(key(path), func(l *layer, keep func() error) error {
+		if !isDir(path) {
+			code = errPathNotFound // Assumption: and not 2, ERROR_FILE_NOT_FOUND.
+			return nil
+		}
+		l.Path = filepath.Clean(path)
+		return m.change(l, keep, func() {
+			lingers := l.Lingers
+			code = effect(l, isWritable(path))
+			if lingers > 0 && l.Lingers == lingers { // and was not activated
+				l.Lingers--
+			}
+		})
+	})
+	return code, err
+}
+
+// change lets f change a layer, and makes its volume come and go with it. Where
+// the volume does, it decides whether the change is done: a process that is killed
+// in here leaves either all as it was, or a layer that has no volume and, at most,
+// still says otherwise; whoever reads that next corrects it.
+func (m *Model) change(l *layer, keep func() error, f func()) error {
+	m.correct(l)
+	before := *l
+	f()
+	if *l == before {
+		return nil
+	}
+	same := before.hasVolume() && l.hasVolume() && before.Generation == l.Generation
+	if before.hasVolume() && !same {
+		if err := m.detach(before); err != nil {
+			return err
+		}
+	}
+	if err := keep(); err != nil {
+		return err
+	}
+	if l.hasVolume() && !same {
+		return m.attach(*l)
+	}
+	return nil
+}
+
+// correct closes a layer whose volume is not there; see change.
+func (m *Model) correct(l *layer) {
+	if m.volumes == "" || !l.hasVolume() {
+		return
+	}
+	if _, err := os.Stat(m.volumeDir(*l)); errors.Is(err, os.ErrNotExist) {
+		l.close()
+	}
+}
+
+// close makes HCS forget the layer.
+func (l *layer) close() { *l = layer{Path: l.Path, Generation: l.Generation} }
+
 // Reboot makes HCS forget all layers, whose volumes go. What is on disk stays.
 func (m *Model) Reboot() error {
-	layers, err := m.store.layers()
-	for _, l := range layers {
-		err = errors.Join(err, m.detach(l.Path))
-	}
-	return errors.Join(err, m.store.forgetLayers())
+	return m.store.each(func(l *layer, keep func() error) error {
+		return m.change(l, keep, l.close)
+	})
 }
 
 // attach makes the directory of a layer's volume appear, with what was in it.
-func (m *Model) attach(path string) error {
+func (m *Model) attach(l layer) error {
 	if m.volumes == "" {
 		return nil
 	}
-	dir := m.volumeDir(path)
-	err := os.Rename(dir+detached, dir)
+	err := os.Rename(m.detachedDir(l), m.volumeDir(l))
 	if errors.Is(err, os.ErrNotExist) { // the first time
-		err = os.MkdirAll(dir, 0o777)
+		err = os.MkdirAll(m.volumeDir(l), 0o777)
 	}
 	return err
 }
 
-// detach makes it go. It is not there for a read-only layer, nor in a process
-// that was killed in here before.
-func (m *Model) detach(path string) error {
+// detach makes it go.
+func (m *Model) detach(l layer) error {
 	if m.volumes == "" {
 		return nil
 	}
-	dir := m.volumeDir(path)
-	err := os.Rename(dir, dir+detached)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
+	return os.Rename(m.volumeDir(l), m.detachedDir(l))
 }
-
-// detached ends the name of the directory of a volume whose layer is not active,
-// so that nothing leads to it.
-const detached = ".detached"
 
 // OpenLayers returns the layers that are active or prepared, sorted. It panics
 // when it cannot read the state.
 func (m *Model) OpenLayers() []string {
-	layers, err := m.store.layers()
+	var paths []string
+	err := m.store.each(func(l *layer, _ func() error) error {
+		if m.correct(l); l.open() {
+			paths = append(paths, l.Path)
+		}
+		return nil
+	})
 	if err != nil {
 		panic(err)
-	}
-	var paths []string
-	for _, l := range layers {
-		paths = append(paths, l.Path)
 	}
 	sort.Strings(paths)
 	return paths
@@ -355,28 +425,42 @@ func (m *Model) ResetCalls() {
 	}
 }
 
-// volume returns the mount path of a writable layer.
-func (m *Model) volume(path string) string {
+// mountPath returns what names the volume of a writable layer.
+func (m *Model) mountPath(l layer) string {
+	path := m.volumeDir(l)
 	if runtime.GOOS == "windows" {
-		return `\\?\` + volumeName(path)
+		path = `\\?\` + volumeName(l.Path, l.Generation)
 	}
-	return m.volumeDir(path)
+	if m.Personality.TrailingBackslash {
+		path += string(filepath.Separator)
+	}
+	return path
 }
 
 // volumeDir returns the directory that stands for the volume.
-func (m *Model) volumeDir(path string) string {
-	name := volumeName(path)
+func (m *Model) volumeDir(l layer) string {
+	name := volumeName(l.Path, l.Generation)
 	if runtime.GOOS == "windows" {
 		name = strings.ToLower(name) // as Wine looks it up
 	}
 	return filepath.Join(m.volumes, name)
 }
 
-// volumeName returns a name that is the same at every activation, so that a test
-// can put files there beforehand.
-// Assumption: so is that of a scratch disk on Windows.
-func volumeName(path string) string {
-	sum := sha256.Sum256([]byte(key(path)))
+// detachedDir returns the directory that holds what is in the volume while it is
+// not there. Nothing leads to it, and it is the same for all generations.
+func (m *Model) detachedDir(l layer) string {
+	l.Generation = 0
+	return m.volumeDir(l) + ".detached"
+}
+
+// volumeName returns the name of a layer's volume. The first one depends on the
+// path alone, so that a test can put files there beforehand.
+func volumeName(path string, generation int) string {
+	id := key(path)
+	if generation > 0 {
+		id += fmt.Sprintf(" %d", generation)
+	}
+	sum := sha256.Sum256([]byte(id))
 	return fmt.Sprintf("Volume{%x-%x-%x-%x-%x}", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 }
 
@@ -389,12 +473,13 @@ func key(path string) string {
 	return path
 }
 
-// isWritable tells whether the layer has a scratch disk.
+// isWritable reports whether the layer is writable; see Personality.
 func isWritable(layer string) bool {
 	_, err := os.Stat(filepath.Join(layer, "sandbox.vhdx"))
-	return err == nil
+	return err == nil && !isDir(filepath.Join(layer, "Files"))
 }
 
+// isDir reports whether there is a directory at the path.
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ func TestMain(m *testing.M) {
 	if dir == "" {
 		os.Exit(m.Run())
 	}
+	KeepFiles()
 	model, err := Open(dir)
 	if err != nil {
 		panic(err)
@@ -53,7 +55,7 @@ func do(m *Model, call Call, layer string) error {
 	panic("no such call: " + call)
 }
 
-func makeLayer(t *testing.T, writable bool) string {
+func makeLayer(t testing.TB, writable bool) string {
 	layer := filepath.Join(t.TempDir(), "1")
 	if err := os.Mkdir(layer, 0o777); err != nil {
 		t.Fatal(err)
@@ -78,51 +80,386 @@ func both(t *testing.T, test func(*testing.T, *Model)) {
 	})
 }
 
+// must makes calls that have to succeed.
+func must(t *testing.T, m *Model, layer string, calls ...Call) {
+	t.Helper()
+	for _, call := range calls {
+		if err := do(m, call, layer); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wantCode fails the test unless the call fails with the code, or succeeds if that
+// is 0.
+func wantCode(t *testing.T, m *Model, layer string, call Call, code syscall.Errno) {
+	t.Helper()
+	if err := do(m, call, layer); code == 0 && err != nil || code != 0 && !errors.Is(err, code) {
+		t.Errorf("%s = %v, want code 0x%x", call, err, uintptr(code))
+	}
+}
+
+// wantPath fails the test unless GetLayerMountPath gives that.
+func wantPath(t *testing.T, m *Model, layer, want string) {
+	t.Helper()
+	if got, err := m.GetLayerMountPath(layer); got != want || err != nil {
+		t.Errorf("GetLayerMountPath = %q, %v, want %q", got, err, want)
+	}
+}
+
+// wantOpen fails the test unless OpenLayers returns just this layer, or no layer.
+func wantOpen(t *testing.T, m *Model, layer string, open bool) {
+	t.Helper()
+	var want []string
+	if open {
+		want = []string{layer}
+	}
+	if got := m.OpenLayers(); !reflect.DeepEqual(got, want) {
+		t.Errorf("open layers %q, want %q", got, want)
+	}
+}
+
+// wantVolume fails the test unless the volume of a layer in its generation is, or
+// is not, there.
+func wantVolume(t *testing.T, m *Model, layer string, generation int, there bool) {
+	t.Helper()
+	if m.volumes != "" && isDir(volumeOf(m, layer, generation)) != there {
+		t.Errorf("that volume %d is there is not %v", generation, there)
+	}
+}
+
+func volumeOf(m *Model, path string, generation int) string {
+	return m.volumeDir(layer{Path: path, Generation: generation})
+}
+
 func TestCallsInAnyStateSucceedOrFailWithACode(t *testing.T) {
+	personalities := Personalities
+	if runtime.GOOS == "windows" {
+		personalities = personalities[:1] // the rest is the same everywhere, and slow under Wine
+	}
+	for _, p := range personalities {
+		t.Run(p.Name, func(t *testing.T) {
+			both(t, func(t *testing.T, m *Model) {
+				m.Personality = p
+				testCallsInAnyState(t, m)
+			})
+		})
+	}
+}
+
+func testCallsInAnyState(t *testing.T, m *Model) {
+	p := m.Personality
+	var closedPath, deactivatePrepared syscall.Errno
+	if p.ClosedPath == ClosedPathNotReady {
+		closedPath = 0x15
+	}
+	if p.DeactivatePrepared == Refuses {
+		deactivatePrepared = 0x20
+	}
 	for _, test := range []struct {
 		name     string
 		readOnly bool
 		done     []Call
 		call     Call
 		code     syscall.Errno
+		open     bool // after it all
 	}{
-		{"an active layer cannot be activated", false, []Call{Activate}, Activate, 0x20},
-		{"a closed layer cannot be prepared", false, nil, Prepare, 0x57},
-		{"an active layer can be prepared", false, []Call{Activate}, Prepare, 0},
-		{"a prepared layer cannot be prepared", false, []Call{Activate, Prepare}, Prepare, 0x57},
-		{"a closed layer has no mount path", false, nil, MountPath, 0x15},
-		{"an active layer has a mount path", false, []Call{Activate}, MountPath, 0},
-		{"a closed layer cannot be unprepared", false, nil, Unprepare, NotActive},
-		{"an active layer cannot be unprepared", false, []Call{Activate}, Unprepare, NotPrepared},
-		{"a prepared layer cannot be deactivated", false, []Call{Activate, Prepare}, Deactivate, 0x20},
-		{"a closed layer cannot be deactivated", false, nil, Deactivate, NotActive},
+		{"a closed layer can be activated", false, nil, Activate, 0, true},
+		{"an active layer cannot be activated", false, []Call{Activate}, Activate, 0x20, true},
+		{"a closed layer cannot be prepared", false, nil, Prepare, 0x57, false},
+		{"an active layer can be prepared", false, []Call{Activate}, Prepare, 0, true},
+		{"a prepared layer cannot be prepared", false, []Call{Activate, Prepare}, Prepare, 0x57, true},
+		{"a prepared layer can be unprepared", false, []Call{Activate, Prepare}, Unprepare, 0, true},
+		{"an active layer can be deactivated", false, []Call{Activate}, Deactivate, 0, false},
+		{"a layer that was prepared can be deactivated", false, []Call{Activate, Prepare, Unprepare}, Deactivate, 0, false},
 		{"a layer that was closed can be opened again", false,
-			[]Call{Activate, Prepare, Unprepare, Deactivate, Activate}, Prepare, 0},
-		{"a read-only layer can be activated twice", true, []Call{Activate}, Activate, 0},
-		{"a read-only layer can be deactivated at any time", true, nil, Deactivate, 0},
-		{"a read-only layer has a mount path at any time", true, nil, MountPath, 0},
-		{"a read-only layer that is prepared cannot be deactivated", true, []Call{Prepare}, Deactivate, 0x20},
-		{"a read-only layer can be unprepared at any time", true, nil, Unprepare, 0},
+			[]Call{Activate, Prepare, Unprepare, Deactivate, Activate}, Prepare, 0, true},
+		{"the mount path of a closed layer", false, nil, MountPath, closedPath, false},
+		{"a closed layer is unprepared", false, nil, Unprepare, p.UnprepareClosed, false},
+		{"an active layer is unprepared", false, []Call{Activate}, Unprepare, p.UnprepareActive, true},
+		{"a closed layer is deactivated", false, nil, Deactivate, p.DeactivateClosed, false},
+		{"a prepared layer is deactivated", false, []Call{Activate, Prepare}, Deactivate, deactivatePrepared, p.DeactivatePrepared != Detaches},
+		{"a read-only layer can be activated twice", true, []Call{Activate}, Activate, 0, false},
+		{"a read-only layer has a mount path at any time", true, nil, MountPath, 0, false},
+		{"a read-only layer can be prepared", true, nil, Prepare, 0, true},
+		{"a read-only layer cannot be prepared twice", true, []Call{Prepare}, Prepare, 0x57, true},
+		{"a read-only layer can be unprepared", true, []Call{Prepare}, Unprepare, 0, false},
+		{"a read-only layer that is not prepared is unprepared", true, []Call{Activate}, Unprepare, p.UnprepareClosed, false},
+		{"a read-only layer that is not prepared is deactivated", true, []Call{Activate}, Deactivate, p.DeactivateClosed, false},
+		{"a read-only layer that is prepared is deactivated", true, []Call{Prepare}, Deactivate, 0, !p.DetachReadOnly},
 	} {
+		layer := makeLayer(t, !test.readOnly)
 		t.Run(test.name, func(t *testing.T) {
+			must(t, m, layer, test.done...)
+			wantCode(t, m, layer, test.call, test.code)
+			wantOpen(t, m, layer, test.open)
+			if err := m.Reboot(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestALayerWithADirectoryFilesIsReadOnlyDespiteItsScratchDisk(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		layer := makeLayer(t, true)
+		if err := os.Mkdir(filepath.Join(layer, "Files"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		must(t, m, layer, Activate, Activate)
+		wantOpen(t, m, layer, false)
+		wantPath(t, m, layer, layer)
+	})
+}
+
+func TestALayerThatWasClosedAnswersAsOneThatWasNeverOpen(t *testing.T) {
+	for _, p := range Personalities {
+		t.Run(p.Name, func(t *testing.T) {
 			both(t, func(t *testing.T, m *Model) {
-				layer := makeLayer(t, !test.readOnly)
-				for _, call := range test.done {
-					if err := do(m, call, layer); err != nil {
-						t.Fatal(err)
-					}
-				}
-				open := m.OpenLayers()
-				err := do(m, test.call, layer)
-				if test.code == 0 && err != nil || test.code != 0 && !errors.Is(err, test.code) {
-					t.Errorf("%s = %v, want code 0x%x", test.call, err, uintptr(test.code))
-				}
-				if err != nil && !reflect.DeepEqual(m.OpenLayers(), open) {
-					t.Errorf("a failed call changed the open layers from %q to %q", open, m.OpenLayers())
-				}
+				m.Personality = p
+				layer := makeLayer(t, true)
+				must(t, m, layer, Activate, Prepare, Unprepare, Deactivate)
+				wantCode(t, m, layer, Unprepare, p.UnprepareClosed)
+				wantCode(t, m, layer, Deactivate, p.DeactivateClosed)
+				wantOpen(t, m, layer, false)
 			})
 		})
 	}
+}
+
+func TestIgnoringDeactivateOfAPreparedLayerKeepsItPrepared(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.DeactivatePrepared = Ignores
+		layer := makeLayer(t, true)
+		must(t, m, layer, Activate, Prepare, Deactivate)
+		wantCode(t, m, layer, Prepare, errInvalidParameter)
+		wantVolume(t, m, layer, 0, true)
+		must(t, m, layer, Unprepare, Deactivate)
+		wantVolume(t, m, layer, 0, false)
+	})
+}
+
+func TestClosedPathIsWhatGetLayerMountPathGivesForAClosedLayer(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		layer := makeLayer(t, true)
+		wantCode(t, m, layer, MountPath, errNotReady)
+		m.Personality.ClosedPath = ClosedPathDirectory
+		wantPath(t, m, layer, layer)
+		m.Personality.ClosedPath = ClosedPathEmpty
+		wantPath(t, m, layer, "")
+	})
+}
+
+func TestOpenPathEmptyIsForAllLayersButClosedOnes(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.OpenPathEmpty = true
+		readOnly, writable := makeLayer(t, false), makeLayer(t, true)
+		wantPath(t, m, readOnly, "")
+		wantCode(t, m, writable, MountPath, errNotReady)
+		must(t, m, writable, Activate)
+		wantPath(t, m, writable, "")
+		wantVolume(t, m, writable, 0, true)
+	})
+}
+
+func TestTrailingBackslashIsAddedToAVolumeAndToNoDirectory(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		readOnly, writable := makeLayer(t, false), makeLayer(t, true)
+		must(t, m, writable, Activate)
+		volume, err := m.GetLayerMountPath(writable)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Personality.TrailingBackslash = true
+		wantPath(t, m, writable, volume+string(filepath.Separator))
+		wantPath(t, m, readOnly, readOnly)
+	})
+}
+
+func TestALateVolumeIsNotNamedAtFirst(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.VolumeLate = 2
+		layer := makeLayer(t, true)
+		for range 2 { // at each activation
+			must(t, m, layer, Activate)
+			wantVolume(t, m, layer, 0, true)
+			wantCode(t, m, layer, MountPath, errNotReady)
+			must(t, m, layer, Prepare, Unprepare) // do not count
+			wantCode(t, m, layer, MountPath, errNotReady)
+			must(t, m, layer, MountPath, MountPath, Deactivate)
+		}
+		m.Personality.VolumeLingers = 1
+		must(t, m, layer, Activate, Deactivate, MountPath) // one that lingers is not late
+	})
+}
+
+func TestALingeringVolumeIsThereAndNamedForThatManyCalls(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.VolumeLingers = 3
+		layer, other := makeLayer(t, true), makeLayer(t, true)
+		must(t, m, layer, Activate)
+		volume, err := m.GetLayerMountPath(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t, m, layer, Prepare, Deactivate)
+		wantOpen(t, m, layer, false)
+		wantCode(t, m, layer, Unprepare, NotActive) // one that is refused counts
+		must(t, m, layer, Deactivate)
+		must(t, m, other, Deactivate, Deactivate) // do not count
+		m.Before = func(Call, string) error { return errNotReady }
+		wantCode(t, m, layer, Deactivate, errNotReady) // nor does this
+		m.Before = nil
+		wantVolume(t, m, layer, 0, true)
+		wantPath(t, m, layer, volume)
+		wantVolume(t, m, layer, 0, false)
+		wantCode(t, m, layer, MountPath, errNotReady)
+		wantOpen(t, m, layer, false)
+	})
+}
+
+func TestALayerWhoseVolumeLingersCanBeActivatedAndDeactivatedAgain(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.VolumeLingers = 2
+		layer := makeLayer(t, true)
+		must(t, m, layer, Activate, Deactivate, Deactivate)
+		wantCode(t, m, layer, Activate, 0)
+		must(t, m, layer, MountPath, MountPath, MountPath) // no longer lingers
+		wantOpen(t, m, layer, true)
+		wantVolume(t, m, layer, 0, true)
+		must(t, m, layer, Deactivate, Deactivate)
+		wantVolume(t, m, layer, 0, true)
+		must(t, m, layer, Deactivate)
+		wantVolume(t, m, layer, 0, false)
+	})
+}
+
+func TestANewVolumeHasAnotherGUIDAndTheSameFiles(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.NewVolume = true
+		layer := makeLayer(t, true)
+		seen := map[string]bool{}
+		for generation := 1; generation <= 4; generation++ {
+			must(t, m, layer, Activate)
+			path, err := m.GetLayerMountPath(layer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen[path] {
+				t.Errorf("%s again", path)
+			}
+			seen[path] = true
+			wantVolume(t, m, layer, generation, true)
+			if m.volumes != "" {
+				file := filepath.Join(volumeOf(m, layer, generation), "file")
+				if data, err := os.ReadFile(file); generation > 1 && (string(data) != "data" || err != nil) {
+					t.Errorf("the file holds %q, %v", data, err)
+				}
+				if err := os.WriteFile(file, []byte("data"), 0o666); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if generation == 2 { // the generations go on after a restart
+				if err := m.Reboot(); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				must(t, m, layer, Deactivate)
+			}
+			wantVolume(t, m, layer, generation, false)
+		}
+	})
+}
+
+func TestANewVolumeTakesThePlaceOfOneThatLingers(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.NewVolume, m.Personality.VolumeLingers = true, 3
+		layer := makeLayer(t, true)
+		must(t, m, layer, Activate, Deactivate, Activate)
+		wantVolume(t, m, layer, 1, false)
+		wantVolume(t, m, layer, 2, true)
+	})
+}
+
+func TestPersonalitiesHaveDifferentNamesAndLikelyIsTheFirst(t *testing.T) {
+	if Personalities[0] != Likely {
+		t.Errorf("the first is %q", Personalities[0].Name)
+	}
+	for _, p := range Personalities {
+		if got, ok := Named(p.Name); got != p || !ok {
+			t.Errorf("Named(%q) = %+v, %v", p.Name, got, ok)
+		}
+		if same := p; p.Name != Likely.Name {
+			if same.Name = Likely.Name; same == Likely {
+				t.Errorf("%s does not differ from likely", p.Name)
+			}
+		}
+	}
+	if _, ok := Named("absent"); ok {
+		t.Error(`Named("absent") reports true`)
+	}
+}
+
+func TestAModelIsLikelyUntilSetPersonalitySaysOtherwise(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	if got := New("").Personality; got != Likely {
+		t.Errorf("New: %+v", got)
+	}
+	want := Likely
+	for _, p := range append(Personalities, Likely, Likely) { // longer and shorter ones
+		m, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Personality != want {
+			t.Errorf("got %+v, want %+v", m.Personality, want)
+		}
+		if err := SetPersonality(dir, p); err != nil {
+			t.Fatal(err)
+		}
+		want = p
+	}
+}
+
+func TestOtherProcessesHaveThePersonalityThatWasSet(t *testing.T) {
+	dir, layer := t.TempDir(), makeLayer(t, true)
+	p, _ := Named("closed-0x490")
+	if err := SetPersonality(dir, p); err != nil {
+		t.Fatal(err)
+	}
+	output, err := makeCalls(dir, layer, Activate, Deactivate, Unprepare).CombinedOutput()
+	if err == nil || !strings.Contains(string(output), "UnprepareLayer "+layer+": Windows error 0x490") {
+		t.Errorf("%v: %s", err, output)
+	}
+}
+
+func TestProcessesCountTheCallsOfAVolumeThatIsLateOrLingersTogether(t *testing.T) {
+	dir, layer := t.TempDir(), makeLayer(t, true)
+	p := Likely
+	p.ClosedPath, p.VolumeLate, p.VolumeLingers = ClosedPathDirectory, 2, 3
+	if err := SetPersonality(dir, p); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := func(calls ...Call) {
+		t.Helper()
+		if output, err := makeCalls(dir, layer, calls...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, output)
+		}
+	}
+	elsewhere(Activate, MountPath)
+	wantPath(t, m, layer, layer)
+	if path, err := m.GetLayerMountPath(layer); path == layer || err != nil {
+		t.Errorf("the volume is still late: %q, %v", path, err)
+	}
+	must(t, m, layer, Deactivate, Deactivate)
+	elsewhere(MountPath)
+	wantVolume(t, m, layer, 0, true)
+	elsewhere(MountPath)
+	wantVolume(t, m, layer, 0, false)
 }
 
 func TestPathsThatAreNoLayerAreRefused(t *testing.T) {
@@ -136,9 +473,7 @@ func TestPathsThatAreNoLayerAreRefused(t *testing.T) {
 			layer + string(filepath.Separator) + `.`: 0,
 		} {
 			for _, call := range []Call{Activate, Prepare, MountPath, Unprepare, Deactivate} {
-				if err := do(m, call, path); code != 0 && !errors.Is(err, code) || code == 0 && err != nil {
-					t.Errorf("%s %q = %v, want code 0x%x", call, path, err, uintptr(code))
-				}
+				wantCode(t, m, path, call, code)
 			}
 		}
 	})
@@ -186,10 +521,6 @@ func TestMountPathIsTheVolumeOrTheDirectory(t *testing.T) {
 				t.Errorf("the volume holds %q, %v", entries, err)
 			}
 		}
-		m.EmptyMountPath = true
-		if got, err := m.GetLayerMountPath(writable); got != "" || err != nil {
-			t.Errorf("EmptyMountPath: %q, %v", got, err)
-		}
 	})
 }
 
@@ -212,20 +543,18 @@ func TestTheJournalHasEveryCallUntilReset(t *testing.T) {
 
 func TestRebootForgetsTheLayers(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
-		layer := makeLayer(t, true)
-		m.ActivateLayer(layer)
-		if got := m.OpenLayers(); !reflect.DeepEqual(got, []string{layer}) {
-			t.Errorf("open before: %q", got)
-		}
+		m.Personality.VolumeLingers = 1
+		layer, lingers := makeLayer(t, true), makeLayer(t, true)
+		must(t, m, layer, Activate, Prepare)
+		must(t, m, lingers, Activate, Deactivate)
+		wantOpen(t, m, layer, true)
 		if err := m.Reboot(); err != nil {
 			t.Fatal(err)
 		}
-		if got := m.OpenLayers(); len(got) > 0 {
-			t.Errorf("open after: %q", got)
-		}
-		if err := m.ActivateLayer(layer); err != nil {
-			t.Error(err)
-		}
+		wantOpen(t, m, layer, false)
+		wantVolume(t, m, layer, 0, false)
+		wantVolume(t, m, lingers, 0, false)
+		must(t, m, layer, Activate, Prepare)
 	})
 }
 
@@ -247,7 +576,7 @@ func TestAnErrorOfBeforePreventsTheEffectAndOneOfAfterDoesNot(t *testing.T) {
 func TestCallsOfManyGoroutinesOverlapAndAreNotLost(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		const n = 20
-		m.Latency = 100 * time.Millisecond
+		m.Latency = 300 * time.Millisecond
 		layers := make([]string, n)
 		for i := range layers {
 			layers[i] = makeLayer(t, true)
@@ -304,6 +633,32 @@ func TestOneLayerIsActivatedOnceByManyModelsOfOneDirectory(t *testing.T) {
 	}
 }
 
+func TestGoroutinesWhoseFilesAreKeptExcludeOneAnother(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("kept files cannot be removed")
+	}
+	KeepFiles()
+	defer kept.keep(0)
+	m, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer := makeLayer(t, true)
+	var succeeded, all int32 = 0, 200
+	var wg sync.WaitGroup
+	for range all {
+		wg.Go(func() {
+			if m.ActivateLayer(layer) == nil {
+				atomic.AddInt32(&succeeded, 1)
+			}
+		})
+	}
+	wg.Wait()
+	if succeeded != 1 || len(m.Calls()) != int(all) {
+		t.Errorf("%d activations succeeded, and the journal has %d", succeeded, len(m.Calls()))
+	}
+}
+
 func TestPlannedFaultsFailOrKillThatManyCalls(t *testing.T) {
 	dir, layer := t.TempDir(), makeLayer(t, true)
 	m, err := Open(dir)
@@ -320,6 +675,12 @@ func TestPlannedFaultsFailOrKillThatManyCalls(t *testing.T) {
 	}
 	if err := m.ActivateLayer(layer); err != nil {
 		t.Errorf("after the planned faults: %v", err)
+	}
+	if err := errors.Join(SetFaults(dir, "DeactivateLayer 0x15 1"), SetFaults(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.DeactivateLayer(layer); err != nil {
+		t.Errorf("after the plan was taken back: %v", err)
 	}
 	for _, line := range []string{"", "Activate 0x15 1", "ActivateLayer what 1", "ActivateLayer 0 1", "ActivateLayer 0x15 -1"} {
 		if SetFaults(dir, line) == nil {
@@ -352,19 +713,43 @@ func TestAKilledProcessLeavesTheCallDoneOrNotDone(t *testing.T) {
 	}
 }
 
-func TestTheStateIsReadableWhateverInstantAProcessIsKilledAt(t *testing.T) {
+func TestALayerIsOpenAndItsVolumeThereOrNeitherWhateverInstantAProcessIsKilledAt(t *testing.T) {
+	for _, name := range []string{"likely", "all-different-a"} {
+		t.Run(name, func(t *testing.T) { testKillsAtAnyInstant(t, name) })
+	}
+}
+
+func testKillsAtAnyInstant(t *testing.T, name string) {
+	t.Setenv("HCS_SIM_VOLUMES", t.TempDir()) // on Windows
 	dir, layer := t.TempDir(), makeLayer(t, true)
+	p, _ := Named(name)
+	p.ClosedPath = ClosedPathEmpty // so that a closed layer can be asked
+	if err := SetPersonality(dir, p); err != nil {
+		t.Fatal(err)
+	}
 	m, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	calls := []Call{Activate, Prepare, MountPath, Unprepare, Deactivate}
-	for i := 0; i < 20; i++ {
-		var many []Call
-		for j := 0; j < 1000; j++ {
-			many = append(many, calls...)
+	attached := func() []string { // the volumes that are there
+		there, err := filepath.Glob(filepath.Join(m.volumes, "*}"))
+		if err != nil {
+			t.Fatal(err)
 		}
-		process := makeCalls(dir, layer, many...)
+		return there
+	}
+	must(t, m, layer, Activate)
+	if err := os.WriteFile(filepath.Join(attached()[0], "file"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	must(t, m, layer, Deactivate)
+	m.ResetCalls()
+	var calls []Call
+	for range 1000 {
+		calls = append(calls, Activate, Prepare, MountPath, Unprepare, Deactivate, MountPath, MountPath, MountPath)
+	}
+	for i := range 8 {
+		process := makeCalls(dir, layer, calls...)
 		if err := process.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -377,14 +762,40 @@ func TestTheStateIsReadableWhateverInstantAProcessIsKilledAt(t *testing.T) {
 		}
 		process.Wait()
 		open := len(m.OpenLayers()) == 1
+		if there := len(attached()); there > 1 || open && there == 0 || !open && there > 0 && p.VolumeLingers == 0 {
+			t.Fatalf("open is %v and %d volumes are there", open, there)
+		}
 		if err := m.ActivateLayer(layer); open != errors.Is(err, errSharingViolation) || !open && err != nil {
 			t.Fatalf("open is %v and ActivateLayer = %v", open, err)
+		}
+		if files, _ := filepath.Glob(filepath.Join(m.volumes, "*}", "file")); len(files) != 1 || len(attached()) != 1 {
+			t.Fatalf("of volumes %q these hold the file: %q", attached(), files)
 		}
 		if err := m.Reboot(); err != nil {
 			t.Fatal(err)
 		}
+		if there := attached(); len(there) > 0 {
+			t.Fatalf("after Reboot there is %q", there)
+		}
 		m.ResetCalls()
 	}
+}
+
+func TestALayerWhoseVolumeHasGoneOrNotComeInACallThatWasKilledIsClosed(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		if m.volumes == "" {
+			t.Skip("no volumes on Windows but with Wine")
+		}
+		p := makeLayer(t, true)
+		must(t, m, p, Activate, Prepare)
+		if err := m.detach(layer{Path: p}); err != nil { // and no more
+			t.Fatal(err)
+		}
+		wantOpen(t, m, p, false)
+		wantCode(t, m, p, MountPath, errNotReady)
+		must(t, m, p, Activate, Prepare)
+		wantVolume(t, m, p, 0, true)
+	})
 }
 
 // makeCalls returns a process that makes the calls on the model of dir.
@@ -397,4 +808,28 @@ func makeCalls(dir, layer string, calls ...Call) *exec.Cmd {
 	process.Env = append(os.Environ(),
 		"HCSMODEL_DIR="+dir, "HCSMODEL_LAYER="+layer, "HCSMODEL_MAKE="+strings.Join(names, " "))
 	return process
+}
+
+// BenchmarkCalls makes the five calls as the DLL does, which opens the model for
+// each and keeps its files.
+func BenchmarkCalls(b *testing.B) {
+	dir, err := os.MkdirTemp("", "") // stays on Windows, where kept files cannot be removed
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	KeepFiles()
+	defer kept.keep(0)
+	layer := makeLayer(b, true)
+	for b.Loop() {
+		for _, call := range []Call{Activate, Prepare, MountPath, Unprepare, Deactivate} {
+			m, err := Open(dir)
+			if err == nil {
+				err = do(m, call, layer)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
 }

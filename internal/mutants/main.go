@@ -9,7 +9,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,7 +56,7 @@ func tryAll(chosen []mutant) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := copyTo(dir); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(".")); err != nil {
 		return err
 	}
 	if err := tryWithout(chosen, dir); err != nil {
@@ -78,33 +77,6 @@ func tryAll(chosen []mutant) error {
 	}
 	fmt.Printf("%d bugs caught\n", len(chosen))
 	return nil
-}
-
-// copyTo copies the working tree, without what begins with a dot.
-func copyTo(dir string) error {
-	return filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || path == "." {
-			return err
-		}
-		if strings.HasPrefix(entry.Name(), ".") {
-			if entry.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if entry.IsDir() {
-			return os.Mkdir(filepath.Join(dir, path), 0o755)
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(dir, path), data, info.Mode())
-	})
 }
 
 // mutant is a bug: a text in a file, which is there once, and what comes in its

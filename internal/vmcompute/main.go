@@ -42,6 +42,8 @@ import (
 // main is never called: the package is built as a DLL.
 func main() {}
 
+func init() { hcsmodel.KeepFiles() }
+
 // HRESULTs by their names in winerror.h.
 const (
 	eFail       = 0x80004005

@@ -1,0 +1,142 @@
+//go:build windows
+
+// Command bench measures what it costs to mount a layer at one target and to unmount
+// it again: the bare calls of hcsshim, this module's package mount, and containerd's.
+// They take turns on one sample layer, so that what else the machine does meets all.
+// It is for the simulated HCS and bind filter; scripts/bench runs it.
+//
+// Wine distorts two of the costs: up to version 10 it makes no symbolic links, so that
+// this package has them for nothing, and containerd pays for the simulated bind filter,
+// which takes a file of its own for what Windows does in memory.
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/Microsoft/hcsshim"
+	containerd "github.com/containerd/containerd/v2/core/mount"
+	"github.com/seed-941ae793/mount"
+)
+
+const (
+	layer     = `C:\bench\scratch`
+	base      = `C:\bench\base`
+	absent    = `C:\bench\absent`
+	directory = `C:\bench\directory`
+)
+
+// options are the mount options of the layer, which name its parent.
+var options []string
+
+// inTurn is how many cycles one contender runs before the next one's turn.
+const inTurn = 5
+
+func main() {
+	rounds := flag.Int("rounds", 60, "how many turns each contender has")
+	drive := flag.String("drive", "unknown", "what file system drive C: is on")
+	flag.Parse()
+	check(makeSample())
+
+	contenders := []struct {
+		name   string
+		target string
+		cycle  func(target string) error
+		costs  []time.Duration
+	}{
+		{name: "bare calls of hcsshim", target: absent, cycle: bareCalls},
+		{name: "this package", target: absent, cycle: ours},
+		{name: "the same, at a directory", target: directory, cycle: ours},
+		{name: "containerd 2.4.2", target: directory, cycle: theirs}, // it takes nothing else
+	}
+	check(os.Mkdir(directory, 0o777))
+	for round := range *rounds + 1 {
+		for i := range contenders {
+			c := &contenders[(round+i)%len(contenders)]
+			for range inTurn {
+				start := time.Now()
+				if err := c.cycle(c.target); err != nil {
+					check(fmt.Errorf("%s: %w", c.name, err))
+				}
+				if round > 0 { // the first is to warm up
+					c.costs = append(c.costs, time.Since(start))
+				}
+			}
+		}
+	}
+
+	fmt.Printf("Mount and unmount of a layer with one target, ms; %d rounds of %d cycles each, in turns; C: on %s\n", *rounds, inTurn, *drive)
+	var bare time.Duration
+	for i, c := range contenders {
+		slices.SortFunc(c.costs, cmp.Compare)
+		median := c.costs[len(c.costs)/2]
+		if i == 0 {
+			bare = median
+		}
+		fmt.Printf("%-24s median %6.2f   min %6.2f   more than the bare calls %6.2f\n", c.name, ms(median), ms(c.costs[0]), ms(median-bare))
+	}
+}
+
+func bareCalls(string) error {
+	info := hcsshim.DriverInfo{HomeDir: filepath.Dir(layer)}
+	id := filepath.Base(layer)
+	if err := hcsshim.ActivateLayer(info, id); err != nil {
+		return err
+	}
+	if err := hcsshim.PrepareLayer(info, id, []string{base}); err != nil {
+		return err
+	}
+	if _, err := hcsshim.GetLayerMountPath(info, id); err != nil {
+		return err
+	}
+	if err := hcsshim.UnprepareLayer(info, id); err != nil {
+		return err
+	}
+	return hcsshim.DeactivateLayer(info, id)
+}
+
+func ours(target string) error {
+	m := mount.Mount{Type: "windows-layer", Source: layer, Options: options}
+	if err := m.Mount(target); err != nil {
+		return err
+	}
+	return mount.Unmount(target, 0)
+}
+
+func theirs(target string) error {
+	m := containerd.Mount{Type: "windows-layer", Source: layer, Options: options}
+	if err := m.Mount(target); err != nil {
+		return err
+	}
+	return containerd.Unmount(target, 0)
+}
+
+// makeSample makes a writable layer and its base layer.
+func makeSample() error {
+	parents, err := json.Marshal([]string{base})
+	if err != nil {
+		return err
+	}
+	options = []string{mount.ParentLayerPathsFlag + string(parents)}
+	for _, dir := range []string{filepath.Join(base, "Files"), layer} {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(layer, "sandbox.vhdx"), nil, 0o666)
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}

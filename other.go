@@ -1,0 +1,77 @@
+//go:build !windows
+
+package mount
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/pkg/errors"
+)
+
+// What only Windows needs is done here as far as it takes to test the rest anywhere.
+
+type heldDir struct{ dir string }
+
+func holdDir(dir string) (*heldDir, error) {
+	for _, path := range []string{dir, filepath.Join(dir, "layers"), filepath.Join(dir, "targets")} {
+		if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+		if info, err := os.Lstat(path); err != nil || !info.IsDir() {
+			return nil, errors.Errorf("%s is not a directory", path)
+		}
+	}
+	return &heldDir{dir}, checkContent(dir)
+}
+
+// lockFile locks the file of that name in a directory. The tests set it.
+var lockFile func(dir, name string) (unlock func(), err error)
+
+func (h *heldDir) lock(name string) (unlock func(), err error) {
+	return lockFile(filepath.Join(h.dir, "lock"), name)
+}
+
+func openPrivate(path string, create bool) (*os.File, error) {
+	if create {
+		return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	return os.OpenFile(path, os.O_RDWR, 0)
+}
+
+func checkTrust(*os.File) error { return nil }
+
+func moveDurably(from, to string) error { return os.Rename(from, to) }
+
+func makeLink(text, path string) error { return os.Symlink(text, path) }
+
+func readLink(path string) (string, error) { return os.Readlink(path) }
+
+func removeLink(path, text string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return dir.Sync()
+}
+
+func sameLink(a, b string) bool { return a == b }
+
+func removeDir(path string) error { return syscall.Rmdir(path) }
+
+func isBusy(err error) bool { return errors.Is(err, syscall.EBUSY) }
+
+func foldCase(path string) string { return path }
+
+func finalPath(path string, follow bool) (final, folded string, exact bool, err error) {
+	if !follow {
+		return "", "", true, os.ErrNotExist // newTarget looks at the directory that it is in
+	}
+	final, err = filepath.EvalSymlinks(path)
+	return final, final, true, err
+}

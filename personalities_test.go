@@ -1,0 +1,114 @@
+//go:build !windows
+
+package mount
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sort"
+	"sync"
+	"testing"
+
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
+)
+
+// allPersonalities is the environment variable that makes the slow families of tests
+// run under all personalities of HCS, and not under a few.
+const allPersonalities = "MOUNT_TEST_PERSONALITIES"
+
+// somePersonalities are those under which the slow families always run. What each of
+// the others turns is turned in one of these as well.
+var somePersonalities = []string{"likely", "all-different-a", "all-different-b", "all-different-c"}
+
+// underPersonalities runs a family of tests under the personalities of HCS, where it is
+// slow under some of them.
+func underPersonalities(t *testing.T, slow bool, test func(t *testing.T, p hcsmodel.Personality)) {
+	for _, p := range hcsmodel.Personalities {
+		if slow && os.Getenv(allPersonalities) != "all" && !contains(somePersonalities, p.Name) {
+			continue
+		}
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			test(t, p)
+		})
+	}
+}
+
+// chosen reports whether case number n of a family runs under a personality. All do under
+// the likely one and those that differ from it in many answers, and of the others each
+// under a few.
+func chosen(p hcsmodel.Personality, n int) bool {
+	if os.Getenv(allPersonalities) == "all" || contains(somePersonalities, p.Name) {
+		return true
+	}
+	for i, other := range hcsmodel.Personalities {
+		if other.Name == p.Name {
+			return (n+i)%6 == 0
+		}
+	}
+	return false
+}
+
+// newHostOf returns a host of that personality, in memory.
+func newHostOf(t testing.TB, p hcsmodel.Personality) *host {
+	h := newHost(t)
+	h.model.Personality = p
+	return h
+}
+
+// matrix counts the cases that ran, by family and personality.
+var matrix = struct {
+	sync.Mutex
+	cases map[string]map[string]int
+}{cases: map[string]map[string]int{}}
+
+func count(family string, p hcsmodel.Personality, cases int) {
+	matrix.Lock()
+	defer matrix.Unlock()
+	if matrix.cases[family] == nil {
+		matrix.cases[family] = map[string]int{}
+	}
+	matrix.cases[family][p.Name] += cases
+}
+
+// printMatrix prints the counts as a table in Markdown.
+func printMatrix(w io.Writer) {
+	matrix.Lock()
+	defer matrix.Unlock()
+	if len(matrix.cases) == 0 {
+		return
+	}
+	var families []string
+	for family := range matrix.cases {
+		families = append(families, family)
+	}
+	sort.Strings(families)
+	row := func(name string, cell func(family string) string) {
+		fmt.Fprintf(w, "| %s |", name)
+		for _, family := range families {
+			fmt.Fprintf(w, " %s |", cell(family))
+		}
+		fmt.Fprintln(w)
+	}
+	row("personality", func(family string) string { return family })
+	row("---", func(string) string { return "--:" })
+	totals := map[string]int{}
+	for _, p := range hcsmodel.Personalities {
+		row(p.Name, func(family string) string {
+			n := matrix.cases[family][p.Name]
+			totals[family] += n
+			return fmt.Sprint(n)
+		})
+	}
+	row("all", func(family string) string { return fmt.Sprint(totals[family]) })
+}
+
+func contains(list []string, one string) bool {
+	for _, each := range list {
+		if each == one {
+			return true
+		}
+	}
+	return false
+}

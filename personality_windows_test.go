@@ -1,0 +1,277 @@
+package mount
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"golang.org/x/sys/windows"
+)
+
+// winCase is something that may happen to the layers of a host, which is to be as
+// before in the end.
+type winCase struct {
+	name string
+	run  func(h *winHost)
+}
+
+// winLayers are a layer that was committed, which is read-only, and a writable one.
+var winLayers = []string{"1", "2"}
+
+// underAll runs the cases with every personality of HCS, or with a few with -short,
+// and tells how many passed.
+func underAll(t *testing.T, cases []winCase) {
+	for _, personality := range hcsmodel.Personalities {
+		if testing.Short() && personality.Name != "likely" && !strings.HasPrefix(personality.Name, "all-") {
+			continue
+		}
+		t.Run(personality.Name, func(t *testing.T) {
+			passed := 0
+			var h *winHost
+			for _, c := range cases {
+				if h == nil {
+					h = newWinHostIn(t, t.TempDir(), personality)
+				}
+				if t.Run(c.name, func(t *testing.T) {
+					h.t = t
+					h.faults()
+					h.ResetCalls()
+					_ = os.Remove(h.path("target")) // of the case before
+					c.run(h)
+				}) {
+					passed++
+				} else {
+					h = nil // what is left there would fail other cases
+				}
+			}
+			t.Logf("%d of %d cases", passed, len(cases))
+		})
+	}
+}
+
+// wantRecovered unmounts the target as a process would that comes after, and fails
+// the test unless the layer is closed then and can be mounted as ever.
+func (h *winHost) wantRecovered(layer string) {
+	h.t.Helper()
+	h.faults()
+	h.must(UnmountAll(h.path("target"), 0))
+	h.wantNothing()
+	h.must(h.mountOf(layer).Mount(h.path("target")))
+	h.wantOpen(layer)
+	h.must(Unmount(h.path("target"), 0))
+	h.wantNothing()
+}
+
+func TestWhateverHCSAnswersWhatIsMountedIsUnmounted(t *testing.T) {
+	var cases []winCase
+	for _, layer := range winLayers {
+		cases = append(cases,
+			winCase{"by target " + layer, func(h *winHost) {
+				h.mkdir(h.path("target"))
+				h.must(h.mountOf(layer).Mount(h.path("target")))
+				h.wantOpen(layer)
+				h.must(Unmount(h.path("target"), 0))
+				h.wantNothing()
+				h.wantDirectory(h.path("target"))
+			}},
+			winCase{"by source " + layer, func(h *winHost) {
+				for _, target := range []string{"target", "second"} {
+					h.must(h.mountOf(layer).Mount(h.path(target)))
+				}
+				h.must(Unmount(h.path("second"), 0))
+				h.wantOpen(layer)
+				h.must(Unmount(h.layer(layer), 0))
+				h.wantNothing()
+			}},
+			winCase{"a layer that is closed " + layer, func(h *winHost) {
+				// Of a read-only layer nothing can be proven: then a refusal counts.
+				refusal := h.Personality.UnprepareClosed
+				if err := UnmountAll(h.layer(layer), 0); layer == "2" || refusal == 0 || isAny(refusal, notPrepared...) {
+					h.must(err)
+				}
+				h.wantNothing()
+			}})
+	}
+	underAll(t, cases)
+}
+
+func TestWhateverHCSAnswersAProcessKilledInAnyCallIsCleanedUpAfter(t *testing.T) {
+	var cases []winCase
+	for _, layer := range winLayers {
+		for _, kill := range []struct {
+			task  string
+			calls []string
+		}{
+			{"mount", []string{"GetLayerMountPath", "ActivateLayer", "PrepareLayer", "GetLayerMountPath again"}},
+			{"unmount", []string{"UnprepareLayer", "DeactivateLayer"}},
+		} {
+			for _, call := range kill.calls {
+				for _, when := range []string{"kill-before", "kill-after"} {
+					name, again, _ := strings.Cut(call, " ")
+					plan := []string{name + " " + when + " 1"}
+					if again != "" { // and not the call that asks whether the layer is open
+						plan = []string{name + " 0x15 1", plan[0]}
+					}
+					cases = append(cases, winCase{fmt.Sprintf("%s %s %s %s", kill.task, layer, call, when), func(h *winHost) {
+						if layer != "2" && call == "DeactivateLayer" && when == "kill-after" && h.Personality.DeactivateClosed != 0 {
+							return // it is refused, once the filter is detached: nothing is after its effect
+						}
+						h.mkdir(h.path("target"))
+						if kill.task == "unmount" {
+							h.must(h.mountOf(layer).Mount(h.path("target")))
+						}
+						h.faults(plan...)
+						if out, err := h.child(kill.task + " " + layer).CombinedOutput(); err == nil || len(out) != 0 {
+							h.t.Errorf("the child was not killed: %v, %s", err, out)
+						}
+						h.wantRecovered(layer)
+					}})
+				}
+			}
+		}
+	}
+	underAll(t, cases)
+}
+
+func TestWhateverHCSAnswersACallThatFailsLeavesNothing(t *testing.T) {
+	var cases []winCase
+	for _, layer := range winLayers {
+		for _, fault := range []string{
+			"GetLayerMountPath 0x5", "ActivateLayer 0x5", "PrepareLayer 0x5", "UnprepareLayer 0x5", "DeactivateLayer 0x5",
+			"GetLayerMountPath 0x15", "ActivateLayer 0x15", "PrepareLayer 0x15", "UnprepareLayer 0x15", "DeactivateLayer 0x15",
+			"ActivateLayer 0x20", "PrepareLayer 0x48f", "PrepareLayer 0x5b4",
+		} {
+			for _, count := range []int{1, 20} { // once, and more often than anything is tried
+				plan := fmt.Sprintf("%s %d", fault, count)
+				cases = append(cases, winCase{layer + " " + plan, func(h *winHost) {
+					h.mkdir(h.path("target"))
+					h.faults(plan)
+					err := h.mountOf(layer).Mount(h.path("target"))
+					h.wantOnRecord("Mount", err)
+					if open := h.OpenLayers(); err == nil && len(open) != 1 {
+						h.t.Errorf("Mount has succeeded, and open are %q", open)
+					}
+					err = Unmount(h.path("target"), 0)
+					h.wantOnRecord("Unmount", err)
+					if open := h.OpenLayers(); err == nil && len(open) != 0 {
+						h.t.Errorf("Unmount has succeeded, and open are %q", open)
+					}
+					h.wantRecovered(layer)
+				}})
+			}
+		}
+	}
+	underAll(t, cases)
+}
+
+// wantOnRecord fails the test when a layer is open that is not on record.
+func (h *winHost) wantOnRecord(what string, err error) {
+	h.t.Helper()
+	if open, left := h.OpenLayers(), h.tableFiles(); len(open) > 0 && len(left) == 0 {
+		h.t.Errorf("%s has returned %v, and %q is open without a record", what, err, open)
+	}
+}
+
+func TestWhateverHCSAnswersALayerThatOtherCodeOpenedStaysOpen(t *testing.T) {
+	var cases []winCase
+	for _, layer := range winLayers {
+		cases = append(cases, winCase{"layer " + layer, func(h *winHost) {
+			h.openElsewhere(h.mountOf(layer))
+			if err := h.mountOf(layer).Mount(h.path("target")); err == nil {
+				h.t.Error("it was mounted")
+			}
+			h.wantOnlyOpen(layer)
+		}})
+	}
+	underAll(t, cases)
+}
+
+// wantOnlyOpen fails the test unless the layer is open and not on record. It closes it.
+func (h *winHost) wantOnlyOpen(layer string) {
+	h.t.Helper()
+	h.wantOpen(layer)
+	if left := h.tableFiles(); len(left) != 0 {
+		h.t.Errorf("left in the table: %q", left)
+	}
+	h.must(Unmount(h.layer(layer), 0))
+	h.wantNothing()
+}
+
+func TestWhateverHCSAnswersARestartIsCleanedUpWithoutACall(t *testing.T) {
+	var cases []winCase
+	for _, layer := range winLayers {
+		for name, path := range map[string]func(h *winHost) string{
+			"target": func(h *winHost) string { return h.path("target") },
+			"source": func(h *winHost) string { return h.layer(layer) },
+		} {
+			cases = append(cases,
+				winCase{"what was mounted, by " + name + " " + layer, func(h *winHost) {
+					h.mkdir(h.path("target"))
+					h.must(h.mountOf(layer).Mount(h.path("target")))
+					h.restart()
+					h.ResetCalls()
+					h.faults("UnprepareLayer 0x15 99", "DeactivateLayer 0x15 99") // moby 40723
+					h.must(Unmount(path(h), 0))
+					h.wantCalls()
+					h.wantNothing()
+					h.wantDirectory(h.path("target"))
+				}},
+				winCase{"what other code has open now, by " + name + " " + layer, func(h *winHost) {
+					h.must(h.mountOf(layer).Mount(h.path("target")))
+					h.restart()
+					h.openElsewhere(h.mountOf(layer))
+					h.must(Unmount(path(h), 0))
+					h.wantCalls()
+					h.wantOnlyOpen(layer)
+				}})
+		}
+		cases = append(cases, winCase{"what is mounted again " + layer, func(h *winHost) {
+			h.must(h.mountOf(layer).Mount(h.path("target")))
+			h.must(h.mountOf(layer).Mount(h.path("second")))
+			h.restart()
+			h.must(h.mountOf(layer).Mount(h.path("target")))
+			h.wantOpen(layer)
+			h.must(Unmount(h.path("target"), 0))
+			h.wantNothing()
+		}})
+	}
+	underAll(t, cases)
+}
+
+func TestWhateverHCSAnswersAReadOnlyLayerIsOnRecordUntilItsFilterIsDetached(t *testing.T) {
+	var cases []winCase
+	for _, code := range []windows.Errno{windows.ERROR_NOT_READY, windows.ERROR_SHARING_VIOLATION, windows.ERROR_BUSY, windows.ERROR_ACCESS_DENIED} {
+		for _, count := range []int{1, 20} {
+			plan := fmt.Sprintf("UnprepareLayer 0x%x %d", uint32(code), count)
+			cases = append(cases, winCase{plan, func(h *winHost) {
+				h.must(h.mountOf("1").Mount(h.path("target")))
+				h.faults(plan)
+				if err := Unmount(h.path("target"), 0); err == nil {
+					h.wantNothing()
+				} else {
+					wantError(h.t, err, "failed to unprepare layer "+h.layer("1"), code)
+					h.recordFile() // is there
+				}
+				h.wantRecovered("1")
+			}})
+		}
+	}
+	underAll(t, cases)
+}
+
+func TestAVolumeThatLingersIsNotTakenForAnOpenLayer(t *testing.T) {
+	lingers, _ := hcsmodel.Named("volume-lingers")
+	h := newWinHostIn(t, t.TempDir(), lingers)
+	for i := 0; i < 3; i++ {
+		h.must(h.scratch().Mount(h.path("target")))
+		info, err := Lookup(h.path("target"))
+		h.must(err)
+		h.must(Unmount(h.path("target"), 0))
+		if _, err := os.Stat(info.Root); !os.IsNotExist(err) {
+			t.Errorf("Unmount has returned while the volume was there: %v", err)
+		}
+	}
+	h.wantNothing()
+}
