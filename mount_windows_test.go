@@ -346,7 +346,7 @@ func TestAnHRESULTIsReturnedAsItsCodeAndTheMountIsUndone(t *testing.T) {
 		text  string
 		want  []string
 	}{
-		{"ActivateLayer", windows.ERROR_GEN_FAILURE, 1, "failed to activate layer", calls(winOpen[:2], winOpen[:1])},
+		{"ActivateLayer", windows.ERROR_GEN_FAILURE, 1, "failed to activate layer", calls(winOpen[:2], winOpen[:1])}, // has it a volume now?
 		{"PrepareLayer", windows.ERROR_INVALID_PARAMETER, 1, "failed to prepare layer", calls(winOpen[:3], winUndo)},
 		{"PrepareLayer", 0xC0370106, 1, "failed to prepare layer", calls(winOpen[:3], winUndo)},
 		{"GetLayerMountPath", windows.ERROR_SHARING_VIOLATION, 2, "failed to get mount path of layer", calls(winOpen, winUndo)},

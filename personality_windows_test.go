@@ -97,6 +97,15 @@ func TestWhateverHCSAnswersWhatIsMountedIsUnmounted(t *testing.T) {
 	underAll(t, cases)
 }
 
+// killed lets a child begin a task in which it is killed.
+func (h *winHost) killed(task string, plan ...string) {
+	h.t.Helper()
+	h.faults(plan...)
+	if out, err := h.child(task).CombinedOutput(); err == nil || len(out) != 0 {
+		h.t.Errorf("the child was not killed: %v, %s", err, out)
+	}
+}
+
 func TestWhateverHCSAnswersAProcessKilledInAnyCallIsCleanedUpAfter(t *testing.T) {
 	var cases []winCase
 	for _, layer := range winLayers {
@@ -122,10 +131,7 @@ func TestWhateverHCSAnswersAProcessKilledInAnyCallIsCleanedUpAfter(t *testing.T)
 						if kill.task == "unmount" {
 							h.must(h.mountOf(layer).Mount(h.path("target")))
 						}
-						h.faults(plan...)
-						if out, err := h.child(kill.task + " " + layer).CombinedOutput(); err == nil || len(out) != 0 {
-							h.t.Errorf("the child was not killed: %v, %s", err, out)
-						}
+						h.killed(kill.task+" "+layer, plan...)
 						h.wantRecovered(layer)
 					}})
 				}
@@ -227,6 +233,16 @@ func TestWhateverHCSAnswersARestartIsCleanedUpWithoutACall(t *testing.T) {
 					h.wantOnlyOpen(layer)
 				}})
 		}
+		cases = append(cases, winCase{"what a killed process had half open and other code has open now " + layer, func(h *winHost) {
+			h.mkdir(h.path("target"))
+			h.killed("mount "+layer, "PrepareLayer kill-after 1")
+			h.restart()
+			h.openElsewhere(h.mountOf(layer))
+			h.must(Unmount(h.path("target"), 0))
+			h.wantCalls()
+			h.wantDirectory(h.path("target"))
+			h.wantOnlyOpen(layer)
+		}})
 		cases = append(cases, winCase{"what is mounted again " + layer, func(h *winHost) {
 			h.must(h.mountOf(layer).Mount(h.path("target")))
 			h.must(h.mountOf(layer).Mount(h.path("second")))

@@ -197,6 +197,25 @@ func TestPathsThatDifferInCaseAreOneWhereTheSystemTakesThemForOne(t *testing.T) 
 	wantSame(t, filepath.Join(dir, `a\absent`), filepath.Join(dir, `A\Absent`), true)
 }
 
+func TestATargetAndALayerAreTheSameBeforeAndAfterTheirDirectoryIsMade(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "Mixed Case")
+	keys := func() [2]key {
+		at, err := newTarget(path)
+		_, layer, layerErr := resolveSource(path)
+		if err := stderrors.Join(err, layerErr); err != nil {
+			t.Fatal(err)
+		}
+		return [2]key{at.Key, layer}
+	}
+	absent := keys()
+	if err := os.Mkdir(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if made := keys(); made != absent {
+		t.Errorf("the keys were %v and are %v", absent, made)
+	}
+}
+
 func TestWhereCaseIsToldApartPathsThatDifferInItAreTwo(t *testing.T) {
 	dir := t.TempDir()
 	handle, err := openExisting(dir, windows.FILE_WRITE_ATTRIBUTES, 0)

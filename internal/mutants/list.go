@@ -27,46 +27,20 @@ var mutants = []mutant{
 		new: `	}
 	added`},
 	{bug: "the layer is closed before its link is removed", file: "mounter.go", run: "IsGoneBefore",
-		old: `	err := mt.leave(e, leaving)
-	if len(rest.Targets) == 0 {
-		if ours {
-			if closeErr := mt.closeLayer(&e.record, true); closeErr != nil {
-				return stderrors.Join(err, closeErr, e.save(false))
-			}
-		}
-`,
-		new: `	var closeErr error
-	if ours && len(rest.Targets) == 0 {
-		closeErr = mt.closeLayer(&e.record, true)
+		old: "	err := mt.leave(e, leaving)\n",
+		new: `	if ours && len(rest.Targets) == 0 {
+		_ = mt.closeLayer(&e.record, true)
 	}
 	err := mt.leave(e, leaving)
-	if len(rest.Targets) == 0 {
-		if closeErr != nil {
-			return stderrors.Join(err, closeErr, e.save(false))
-		}
 `},
 	{bug: "the index goes before the record", file: "table.go", run: "KilledAtAny/likely",
-		old: `	err := e.table.remove(e.table.layerPath(e.Key))
-	if err != nil {
-		return stderrors.Join(err, e.save(false)) // that it is closed
+		old: "func (e *entry) drop() error {\n",
+		new: `func (e *entry) drop() error {
+	for _, at := range e.Targets {
+		if err := e.table.removeIndex(at.Key); err != nil {
+			return err
+		}
 	}
-	err = e.table.sweep(e.Key)
-	for i := 0; i < len(e.Targets) && err == nil; i++ {
-		err = e.table.removeIndex(e.Targets[i].Key)
-	}
-	return err
-`,
-		new: `	var err error
-	for i := 0; i < len(e.Targets) && err == nil; i++ {
-		err = e.table.removeIndex(e.Targets[i].Key)
-	}
-	if err == nil {
-		err = e.table.sweep(e.Key)
-	}
-	if err == nil {
-		err = e.table.remove(e.table.layerPath(e.Key))
-	}
-	return err
 `},
 
 	// The undo.
@@ -116,17 +90,14 @@ var mutants = []mutant{
 	defer unlockLayer()
 `, new: ""},
 	{bug: "an unknown layer is closed without its lock", file: "mounter.go", run: "MountedMeanwhile",
-		old: `	unlock, err := mt.table.lockLayer(layer)
+		old: `(path string, layer key) error {
+	unlock, err := mt.table.lockLayer(layer)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	e, err := mt.table.entry(layer)
-	if err == nil {
-		return`,
-		new: `	e, err := mt.table.entry(layer)
-	if err == nil {
-		return`},
+`,
+		new: "(path string, layer key) error {\n"},
 	{bug: "processes do not exclude each other", file: "table_windows.go", run: "OnlyOne", wine: true,
 		old: "windows.LOCKFILE_EXCLUSIVE_LOCK|flags", new: "flags"},
 	{bug: "who reads a record waits for its layer", file: "table.go", run: "DoNotWait",
@@ -143,7 +114,7 @@ var mutants = []mutant{
 	{bug: "a directory of another owner is believed", file: "table_windows.go", run: "Another", wine: true,
 		old: "	if err = checkTrust(dir); err == nil {\n", new: "	if true {\n"},
 	{bug: "a record of another owner is believed", file: "table.go", run: "AnotherOwner", wine: true,
-		old: "	trustErr := checkTrust(file)\n", new: "	var trustErr error\n"},
+		old: "	trustErr := checkTrust(file)\n", new: "	trustErr := error(nil)\n"},
 	{bug: "a directory that a user made in advance blocks every Mount", file: "table.go", run: "Another", wine: true,
 		old: "	if !errors.Is(err, errUntrusted) {\n", new: "	if true {\n"},
 	{bug: "a directory with other files becomes the table", file: "table.go", run: "ThatHoldsAnythingElse",
@@ -168,7 +139,7 @@ var mutants = []mutant{
 	// What proves that a layer is open or closed.
 	{bug: "a layer that other code has opened again is closed", file: "mounter.go", run: "OpenedAgain",
 		old: " && (!e.isShown() || mt.isOpen(&e.record))\n", new: "\n"},
-	{bug: "HCS refusing keeps a layer open whose volume has gone", file: "layer.go", run: "NoFault/likely",
+	{bug: "HCS refusing keeps a layer open whose volume has gone", file: "layer.go", run: "OnceItsVolumeHasGone",
 		old: "		if !isThere(r.Volume) {\n", new: "		if !isThere(r.Volume) && deactivateErr == nil {\n"},
 	{bug: "HCS reporting success closes a layer whose volume is there", file: "layer.go", run: "NoFault/(prepared-ignored|all-different-a)",
 		old: "		if !isThere(r.Volume) {\n", new: "		if !isThere(r.Volume) || unprepared && deactivateErr == nil {\n"},
@@ -204,7 +175,7 @@ var mutants = []mutant{
 
 	// What a user has at the target.
 	{bug: "a directory comes back where a user removed the link", file: "mounter.go", run: "PutBackOnly",
-		old: "		if at.Shown && at.Linked && at.Replaced {\n", new: "		if false {\n"},
+		old: "at.Restored = !linked && err == nil", new: "at.Restored = !linked && err != nil"},
 	{bug: "any link is taken for ours", file: "target.go", run: "LeavesAlone",
 		old: "sameLink(text, r.destination()), ", new: "text != \"\", "},
 	{bug: "a link that is not followed passes", file: "target.go", run: "NotFollowed",

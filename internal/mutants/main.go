@@ -42,12 +42,12 @@ func main() {
 }
 
 func checkAll(chosen []mutant) error {
+	var errs []error
 	for _, m := range chosen {
-		if _, _, err := m.change("."); err != nil {
-			return err
-		}
+		_, _, err := m.change(".")
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func tryAll(chosen []mutant) error {
