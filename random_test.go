@@ -794,8 +794,16 @@ func allowsRecord(s step, before, got world, layer string, leaving []string) boo
 	if !contains(s.layers, layer) {
 		return false
 	}
+	// A mount at a place that was on record begins with a record of its own.
+	isTried := func(place string) bool {
+		tried := s.mounts && place == s.places[0] || s.temporary && strings.HasPrefix(place, "temp/")
+		return tried && !is.targets[place].shown && is.boot == now
+	}
 	for place, at := range was.targets {
 		now, there := is.targets[place]
+		if contains(leaving, place) && there && isTried(place) {
+			continue
+		}
 		now.restored = at.restored
 		onItsWay := at
 		onItsWay.shown = false
@@ -803,12 +811,8 @@ func allowsRecord(s step, before, got world, layer string, leaving []string) boo
 			return false
 		}
 	}
-	for place, at := range is.targets {
-		if _, known := was.targets[place]; known {
-			continue
-		}
-		tried := s.mounts && place == s.places[0] || s.temporary && strings.HasPrefix(place, "temp/")
-		if !tried || at.shown || is.boot != now {
+	for place := range is.targets {
+		if _, known := was.targets[place]; !known && !isTried(place) {
 			return false
 		}
 	}
