@@ -20,10 +20,12 @@ import (
 type scenario struct {
 	name      string
 	directory bool // there is an empty directory at a in the beginning
+	two       bool // the layer is at b too
 	kind      kind
 	foreign   bool // other code opened the layer, without a record
 	kept      bool // and keeps it open whatever is done
-	silent    bool // HCS is not called
+	silent    bool // HCS and the bind filter are not called
+	bindsAt   string
 	prepare   func(h *host, m *Mount)
 	do        func(h *host, m *Mount) error
 }
@@ -61,8 +63,9 @@ func (s scenario) begin(h *host) *Mount {
 	return m
 }
 
-// mount is the mount of the layer that begin has made.
+// mount is the mount of the layer that begin has made, on a host that shows it as the scenario does.
 func (s scenario) mount(h *host) *Mount {
+	h.bindsAt = s.bindsAt
 	if s.kind == base {
 		return h.baseMount("2")
 	}
@@ -72,42 +75,61 @@ func (s scenario) mount(h *host) *Mount {
 // isMount reports whether the scenario mounts at a.
 func (s scenario) isMount() bool { return strings.HasPrefix(s.name, "mount") }
 
-var scenarios = []scenario{
+// scenarios are all in which links show the layer, and those again in which bindings do,
+// or a binding at a and a link at b.
+var scenarios = func() []scenario {
+	all := linkScenarios
+	for _, s := range linkScenarios {
+		if s.foreign && !s.kept {
+			continue // nothing is mounted
+		}
+		name := s.name
+		s.name, s.bindsAt = name+", bound", "ab"
+		all = append(all, s)
+		if s.two {
+			s.name, s.bindsAt = name+", one bound", "a"
+			all = append(all, s)
+		}
+	}
+	return all
+}()
+
+var linkScenarios = []scenario{
 	{name: "mount at an absent target", prepare: nothing, do: mountAtA},
 	{name: "mount at an empty directory", directory: true, prepare: nothing, do: mountAtA},
 	{name: "mount a base layer", kind: base, prepare: nothing, do: mountAtA},
 	{name: "mount a committed layer", kind: committed, directory: true, prepare: nothing, do: mountAtA},
-	{name: "mount at a second target", prepare: mountedAtB, do: mountAtA},
-	{name: "mount a base layer at a second target", kind: base, directory: true, prepare: mountedAtB, do: mountAtA},
+	{two: true, name: "mount at a second target", prepare: mountedAtB, do: mountAtA},
+	{two: true, name: "mount a base layer at a second target", kind: base, directory: true, prepare: mountedAtB, do: mountAtA},
 	{name: "mount over a stale link", directory: true, prepare: stale, do: mountAtA},
-	{name: "mount at a second target after a reboot", prepare: func(h *host, m *Mount) {
+	{two: true, name: "mount at a second target after a reboot", prepare: func(h *host, m *Mount) {
 		mountedAtB(h, m)
 		h.reboot()
 	}, do: mountAtA},
-	{name: "mount at a second target when the first Mount was killed", directory: true, prepare: killedBefore(hcsmodel.Prepare, mountAtB), do: mountAtA},
-	{name: "mount a committed layer at a second target when the first Mount was killed", kind: committed, prepare: killedAfter(hcsmodel.Prepare, mountAtB), do: mountAtA},
-	{name: "mount at a second target when Unmount of the first was killed", directory: true, prepare: func(h *host, m *Mount) {
+	{two: true, name: "mount at a second target when the first Mount was killed", directory: true, prepare: killedBefore(hcsmodel.Prepare, mountAtB), do: mountAtA},
+	{two: true, name: "mount a committed layer at a second target when the first Mount was killed", kind: committed, prepare: killedAfter(hcsmodel.Prepare, mountAtB), do: mountAtA},
+	{two: true, name: "mount at a second target when Unmount of the first was killed", directory: true, prepare: func(h *host, m *Mount) {
 		mountedAtB(h, m)
 		killedBefore(hcsmodel.Deactivate, unmountB)(h, m)
 	}, do: mountAtA},
 	{name: "unmount by target", directory: true, prepare: mountedAtA, do: unmountA},
 	{name: "unmount a base layer", kind: base, directory: true, prepare: mountedAtA, do: unmountA},
 	{name: "unmount a committed layer", kind: committed, directory: true, prepare: mountedAtA, do: unmountA},
-	{name: "unmount one of two targets", directory: true, prepare: mountedAtBoth, do: unmountA},
-	{name: "unmount one of two targets when Unmount of the layer was killed", directory: true, prepare: func(h *host, m *Mount) {
+	{two: true, name: "unmount one of two targets", directory: true, prepare: mountedAtBoth, do: unmountA},
+	{two: true, name: "unmount one of two targets when Unmount of the layer was killed", directory: true, prepare: func(h *host, m *Mount) {
 		mountedAtBoth(h, m)
 		killedBefore(hcsmodel.Unprepare, unmountSource)(h, m)
 	}, do: unmountA},
-	{name: "unmount the one whole of two targets", directory: true, prepare: func(h *host, m *Mount) {
+	{two: true, name: "unmount the one whole of two targets", directory: true, prepare: func(h *host, m *Mount) {
 		mountedAtBoth(h, m)
 		h.cutShort(h.target("b"))
 	}, do: unmountA},
-	{name: "unmount the one cut short of two targets", directory: true, prepare: func(h *host, m *Mount) {
+	{two: true, name: "unmount the one cut short of two targets", directory: true, prepare: func(h *host, m *Mount) {
 		mountedAtBoth(h, m)
 		h.cutShort(h.target("a"))
 	}, do: unmountA},
 	{name: "unmount when Mount was killed", directory: true, prepare: killedBefore(hcsmodel.Prepare, mountAtA), do: unmountA},
-	{name: "unmount by source", directory: true, prepare: mountedAtBoth, do: unmountSource},
+	{two: true, name: "unmount by source", directory: true, prepare: mountedAtBoth, do: unmountSource},
 	{name: "unmount after a reboot", directory: true, silent: true, prepare: stale, do: unmountA},
 	{name: "unmount after a reboot a layer that other code opened", directory: true, foreign: true, kept: true, silent: true,
 		prepare: func(h *host, m *Mount) { stale(h, m); openedElsewhere(h, m) }, do: unmountA},
@@ -248,8 +270,6 @@ type fault struct {
 // then does what the system does for a process that died: it drops the locks.
 var errKilled = stderrors.New("killed")
 
-const errorAccessDenied = syscall.Errno(5)
-
 var faults = []fault{
 	{name: "fails with 0x20", before: errorSharingViolation},
 	{name: "fails with 0x57", before: errorInvalidParameter},
@@ -285,15 +305,23 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 		}
 		return wrong(call, f.before)
 	}
-	h.model.After = func(call hcsmodel.Call, _ string) error { return wrong(call, f.after) }
+	h.model.After = func(call hcsmodel.Call, _ string) error {
+		if call == hcsmodel.Bind && f.after != errKilled && h.model.Personality.BindingsCode != 0 {
+			return nil // that it was not bound would be such a lie, too
+		}
+		return wrong(call, f.after)
+	}
 	return func() bool { return number >= at }
 }
 
 // isLie reports whether a call would say with err what is not so, of a layer of which
-// nothing else can be known: UnprepareLayer, that there is nothing to undo; or the calls
-// that open a layer which other code has open, that they may have opened it.
+// nothing else can be known: UnprepareLayer, that there is nothing to undo; the calls
+// that open a layer which other code has open, that they may have opened it; or, where the
+// bind filter lists nothing, BfRemoveMapping, that nothing is bound.
 func isLie(h *host, call hcsmodel.Call, layer string, err error) bool {
 	switch call {
+	case hcsmodel.Unbind:
+		return isAny(err, notBound...) && h.model.Personality.BindingsCode != 0
 	case hcsmodel.Unprepare:
 		return isAny(err, notPrepared...) && (isReadOnly(layer) || h.model.Personality.OpenPathEmpty)
 	case hcsmodel.Activate:
@@ -359,7 +387,7 @@ func disturb(h *host, s scenario, f fault, at int) (happened bool) {
 // clears reports whether the scenario's mount clears something away before it mounts,
 // which stays so when it fails.
 func (s scenario) clears() bool {
-	return s.name == "mount over a stale link" || strings.Contains(s.name, "second target after a reboot") ||
+	return strings.Contains(s.name, "over a stale link") || strings.Contains(s.name, "second target after a reboot") ||
 		strings.Contains(s.name, "was killed")
 }
 
@@ -387,19 +415,35 @@ func (h *host) wantNoHarm(s scenario) {
 func (h *host) wantDone(s scenario, m *Mount) {
 	h.t.Helper()
 	info, err := h.lookup(h.target("a"))
+	shown := h.shownAt(h.target("a"))
 	if !s.isMount() {
-		if !stderrors.Is(err, os.ErrNotExist) || strings.HasPrefix(describe(h.target("a")), "link to ") {
-			h.t.Errorf("success, at the target is %s, and Lookup says %+v, %v", describe(h.target("a")), info, err)
+		if !stderrors.Is(err, os.ErrNotExist) || shown != "" {
+			h.t.Errorf("success, the target shows %q, and Lookup says %+v, %v", shown, info, err)
 		}
 		return
 	}
 	h.wantOpen("2")
-	if err != nil || info.Source != m.Source || describe(h.target("a")) != "link to "+info.Root {
-		h.t.Errorf("success, at the target is %s, and Lookup says %+v, %v", describe(h.target("a")), info, err)
+	if err != nil || info.Source != m.Source || shown != info.Root {
+		h.t.Errorf("success, the target shows %q, and Lookup says %+v, %v", shown, info, err)
 	}
 	if _, err := os.ReadDir(h.target("a")); err != nil {
 		h.t.Errorf("the link does not lead to the layer: %v", err)
 	}
+}
+
+// shownAt returns what a target shows by a link or a binding, or "".
+func (h *host) shownAt(target string) string {
+	h.t.Helper()
+	for _, b := range h.model.Bound() {
+		if b.Root == target {
+			return b.Source
+		}
+	}
+	text, isLink := strings.CutPrefix(describe(target), "link to ")
+	if !isLink {
+		return ""
+	}
+	return text
 }
 
 func survive(do func() error) (died bool, err error) {

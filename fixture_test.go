@@ -27,6 +27,8 @@ type host struct {
 	model  *hcsmodel.Model
 	dir    string
 	pauses int
+	// bindsAt has the names of the targets that mount binds layers to, such as "ab".
+	bindsAt string
 }
 
 func newHost(t testing.TB) *host {
@@ -50,11 +52,22 @@ func hostIn(t testing.TB, dir string, model *hcsmodel.Model) *host {
 		h.pauses++
 		return ctx.Err()
 	}
-	h.mounter = &mounter{hcs: model, table: &table{dir: filepath.Join(dir, "table"), pause: pause}, boot: "boot 1"}
+	h.mounter = &mounter{hcs: model, filter: modelFilter{model}, table: &table{dir: filepath.Join(dir, "table"), pause: pause}, boot: "boot 1"}
 	if boot, err := os.ReadFile(h.path("boot")); err == nil { // another process has started the host again
 		h.boot = string(boot)
 	}
 	return h
+}
+
+// modelFilter is the bind filter of a host.
+type modelFilter struct{ *hcsmodel.Model }
+
+func (f modelFilter) Bindings(path string) (bindings []binding, err error) {
+	listed, err := f.Model.Bindings(path)
+	for _, b := range listed {
+		bindings = append(bindings, binding{b.Root, b.Source})
+	}
+	return bindings, err
 }
 
 // reboot starts the host again.
@@ -127,7 +140,9 @@ func (h *host) mkdir(path string) string {
 }
 
 func (h *host) mount(m *Mount, target string) error {
-	return h.mounter.mount(context.Background(), m, target)
+	mt := *h.mounter
+	mt.binds = strings.Contains(h.bindsAt, filepath.Base(target))
+	return mt.mount(context.Background(), m, target)
 }
 
 func (h *host) mustMount(m *Mount, target string) {
@@ -207,12 +222,20 @@ func (h *host) records() []record {
 	return records
 }
 
-// wantNoLeak fails the test when a layer is open that no record names.
+// wantNoLeak fails the test when a layer is open or bound that no record names.
 func (h *host) wantNoLeak() {
 	h.t.Helper()
-	recorded := map[string]bool{}
+	recorded, bound := map[string]bool{}, map[string]bool{}
 	for _, r := range h.records() {
 		recorded[r.Source] = r.Boot == h.boot
+		for _, at := range r.Targets {
+			bound[at.Resolved] = at.Bound == h.boot
+		}
+	}
+	for _, b := range h.model.Bound() {
+		if !bound[b.Root] && !strings.HasSuffix(b.Source, "others") {
+			h.t.Errorf("%s is bound to %s without a record", b.Source, b.Root)
+		}
 	}
 	for _, layer := range h.model.OpenLayers() {
 		if !recorded[layer] {
@@ -233,12 +256,21 @@ func (h *host) wantOpen(names ...string) {
 	}
 }
 
-// wantClosed fails the test when a layer is open, or anything is in the table.
+// wantClosed fails the test when a layer is open or bound, or anything is in the table.
 func (h *host) wantClosed() {
 	h.t.Helper()
 	h.wantOpen()
+	h.wantBound()
 	if left := h.tableFiles(); len(left) != 0 {
 		h.t.Errorf("left in the table: %q", left)
+	}
+}
+
+// wantBound fails the test unless these bindings are there and no others.
+func (h *host) wantBound(want ...hcsmodel.Binding) {
+	h.t.Helper()
+	if bound := h.model.Bound(); !reflect.DeepEqual(bound, want) {
+		h.t.Errorf("bound: %+v, want %+v", bound, want)
 	}
 }
 

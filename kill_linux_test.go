@@ -83,7 +83,7 @@ func TestARecordIsOnTheDiskBeforeItGetsItsNameAndBeforeHCSAndTheLinkCount(t *tes
 					made[c.path] = true
 				case unix.SYS_WRITE, unix.SYS_PWRITE64:
 					written[c.path] = true
-					opens := strings.HasPrefix(c.data, string(hcsmodel.Activate)) || strings.HasPrefix(c.data, string(hcsmodel.Prepare))
+					opens := strings.HasPrefix(c.data, string(hcsmodel.Activate)) || strings.HasPrefix(c.data, string(hcsmodel.Prepare)) || strings.HasPrefix(c.data, string(hcsmodel.Bind))
 					if c.path == h.path("hcs", "calls") && opens && (isGone(record) || made[record]) {
 						t.Errorf("HCS is called before there is a record on the disk: %s", c.data)
 					}

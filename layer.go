@@ -34,6 +34,7 @@ type hcs interface {
 // a writable layer is open as long as its volume is there, which its disk brings.
 const (
 	errorFileNotFound, errorPathNotFound    = syscall.Errno(2), syscall.Errno(3)
+	errorAccessDenied                       = syscall.Errno(5)
 	errorNotReady, errorSharingViolation    = syscall.Errno(21), syscall.Errno(32)
 	errorDevNotExist, errorInvalidParameter = syscall.Errno(55), syscall.Errno(87)
 	errorDeviceNotConnected, errorNotFound  = syscall.Errno(1167), syscall.Errno(1168)

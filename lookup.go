@@ -9,15 +9,19 @@ import (
 )
 
 // Info is what Lookup and List tell of a mount. Mountpoint is its target, Source the
-// directory of the layer, Root what the link at the target leads to (the volume of a
-// writable layer, the directory of a read-only one, or the Files folder of one without
-// parents; "" until HCS has told it) and FSType "windows-layer". The rest is empty.
+// directory of the layer, Root what is shown at the target (the volume of a writable layer,
+// the directory of a read-only one, or the Files folder of one without parents; "" until HCS
+// has told it), FSType "windows-layer" and Options "ro" where nothing can be written through
+// the target. The rest is empty.
 type Info = mountinfo.Info
 
 func (r *record) info(at *target) Info {
 	info := Info{Mountpoint: at.Path, Source: r.Source, FSType: layerType}
 	if r.Volume != "" {
 		info.Root = r.destination()
+	}
+	if at.ReadOnly {
+		info.Options = "ro"
 	}
 	return info
 }

@@ -2,8 +2,9 @@
 //
 // A snapshotter hands out a [Mount]: Type "windows-layer", the layer's directory as Source and its
 // parents as a JSON list in an option. Mounting it opens the layer through the Host Compute Service
-// (HCS) and makes a directory symlink to it at the target; unmounting removes the link and closes
-// the layer. HCS cannot tell which layer a link shows, so a record of every open layer is kept on
+// (HCS) and makes a directory symlink to it at the target, or binds it to the target (see
+// [UseBindFilter]); unmounting removes the link or the binding and closes the layer. HCS cannot
+// tell where a layer is shown, so a record of every open layer is kept on
 // disk (the mount table, see [SetTableDir]). It is written before HCS is called: whenever a process
 // dies, [Unmount] in another one finds the record and cleans up.
 //
@@ -40,11 +41,12 @@ type Mount struct {
 	// shown instead. It cannot lead out of the target.
 	Target string
 	// Options holds ParentLayerPathsFlag with the layer's parents, and possibly "ro",
-	// which protects nothing.
+	// which protects nothing unless UseBindFilter is on.
 	Options []string
 }
 
-// ReadOnly reports whether the mount has the option "ro", which Mount does not enforce.
+// ReadOnly reports whether the mount has the option "ro". Mount enforces it with the bind filter,
+// and not with a link (see [UseBindFilter]).
 func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 
 // Mount opens the layer m.Source and shows it at target, or at the directory below target
@@ -52,8 +54,9 @@ func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 // parents of the first. Of a layer without parents its Files folder is shown.
 //
 // The target must be absent, an empty directory (the link takes its place until Unmount puts
-// a directory back) or what a restart of the system, or a process that was killed while it
-// mounted or unmounted, left there. A mount that is whole is live, also when its process has
+// a directory back; with [UseBindFilter] it may hold files) or what a restart of the system, or
+// a process that was killed while it mounted or unmounted, left there. Through a link the layer
+// can be written to, whatever m.Options say. A mount that is whole is live, also when its process has
 // died: Unmount it first. The directory that the target is in must exist, and so must those
 // on the way to m.Target, none of which may be a link. Whoever may write there can put
 // something else in the place of the link: it must belong to whom the target's readers trust.
@@ -62,8 +65,8 @@ func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 // parents that GetParentPaths refuses, a Source that is relative, the root of a volume or
 // ends in an element that is empty, "." or "..", a target that is the root of a volume, or a
 // path that has a NUL or names something that is not a plain directory to Windows. A relative
-// target is taken from the working directory. A target in use gives an error that matches
-// os.ErrExist, and a layer that other code has open one that matches
+// target is taken from the working directory. A target in use, or at which another program has
+// bound something, gives an error that matches os.ErrExist, and a layer that other code has open one that matches
 // windows.ERROR_SHARING_VIOLATION (or, without a scratch disk, what PrepareLayer says). What
 // HCS says can be matched as its Windows code, or as a *hcsshim.HcsError.
 //

@@ -20,4 +20,7 @@ func List() ([]Info, error) { return nil, ErrNotImplementOnUnix }
 // SetTableDir reports ErrNotImplementOnUnix.
 func SetTableDir(dir string) error { return ErrNotImplementOnUnix }
 
+// UseBindFilter does nothing: only Windows has a bind filter.
+func UseBindFilter(on bool) {}
+
 func newMounter() (*mounter, error) { return nil, ErrNotImplementOnUnix }

@@ -20,11 +20,12 @@ func (m *Mount) mount(target string) error {
 // which is then unmounted from all its targets. The layer is closed with its last target.
 // flags are not used.
 //
-// The link is removed, with the directory put back that it had replaced, then the layer closed
-// and its record dropped. When one fails, the error says which, the record stays and Unmount
-// can be called again. A writable layer is closed when its volume has gone, whatever HCS says.
-// What was mounted before a restart of the system is cleared away without HCS: somebody else
-// may have the layer open now.
+// The link is removed, with the directory put back that it had replaced, or the binding, with the
+// directory that was made for it. Then the layer is closed and its record dropped. When one fails,
+// the error says which, the record stays and Unmount can be called again. A writable layer is
+// closed when its volume has gone, whatever HCS says. What was mounted before a restart of the
+// system is cleared away without HCS and the bind filter: somebody else may have the layer open
+// now, or have bound something to the target.
 //
 // A directory that is in no record but is a layer, since it holds a sandbox.vhdx, a
 // layerchain.json, or Files and Hives, is closed all the same: other code may have opened it.
@@ -32,8 +33,8 @@ func (m *Mount) mount(target string) error {
 // as for Mount or cannot be resolved. Where a file of the mount table is damaged, the error for
 // a target names it; by the layer's directory the layer is closed still, and its links stay.
 //
-// What HCS says can be matched, and is tried again, as for Mount. Only links that Mount made
-// are ever removed, and of what a user put in their place nothing is.
+// What HCS says can be matched, and is tried again, as for Mount. Only links and bindings that
+// Mount made are ever removed, and nothing of what a user put in their place.
 func Unmount(mount string, flags int) error {
 	return withMounter(func(mt *mounter) error {
 		_, err := mt.unmount(mount)
@@ -115,7 +116,7 @@ func newMounter() (*mounter, error) {
 		}
 		mountTable.table = &table{dir: filepath.Join(programData, "windows-layer-mounts"), pause: pause}
 	}
-	return &mounter{hcs: vmcompute{}, table: mountTable.table, boot: boot}, nil
+	return &mounter{hcs: vmcompute{}, filter: bindflt{}, table: mountTable.table, boot: boot, binds: bindsLayers.Load()}, nil
 }
 
 // vmcompute is the Host Compute Service of this machine.

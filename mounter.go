@@ -12,11 +12,13 @@ import (
 
 const layerType = "windows-layer" // the type of mount that a snapshotter hands out for a layer
 
-// mounter carries out mounts over HCS and the table.
+// mounter carries out mounts over HCS, the bind filter and the table.
 type mounter struct {
-	hcs   hcs
-	table *table
-	boot  string // the start of the system, see record.Boot
+	hcs    hcs
+	filter bindFilter
+	table  *table
+	boot   string // the start of the system, see record.Boot
+	binds  bool   // shows layers by bindings, and not by links
 }
 
 // withMounter calls do with a mounter for the HCS and the mount table of this machine.
@@ -52,7 +54,7 @@ func (mt *mounter) unmountMounts(mounts []Mount, target string) error {
 	return stderrors.Join(errs...)
 }
 
-// mount opens a layer, unless it is open, and shows it at a target.
+// mount opens a layer, unless it is open, and shows it at a target by a link or a binding.
 func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 	r, err := m.record()
 	if err != nil {
@@ -67,6 +69,9 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 		return err
 	}
 	r.Boot = mt.boot
+	if mt.binds {
+		at.Bound, at.ReadOnly = mt.boot, m.ReadOnly()
+	}
 	unlockTarget, err := mt.table.lockTarget(at.Key)
 	if err != nil {
 		return err
@@ -75,11 +80,7 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 	if _, err := mt.withEntry(at.Key, mt.makeWay); err != nil {
 		return err
 	}
-	err = mt.table.whileBusy(func() (err error) {
-		at.Replaced, err = inspect(at)
-		return err
-	})
-	if err != nil {
+	if err := mt.inspect(&at); err != nil {
 		return err
 	}
 	unlockLayer, err := mt.table.lockLayer(r.Key)
@@ -110,17 +111,30 @@ func (m *Mount) record() (record, error) {
 // makeWay makes way for a mount at a target that is on record: what a killed process or a restart
 // of the system left is unmounted. A mount that is live is left alone and is an error.
 func (mt *mounter) makeWay(e *entry, at *target) error {
-	linked, err := e.isLinked(at)
-	if err != nil {
-		return err
+	// A binding is not looked for: whether it is listed under the name of the target is no proof.
+	there := at.Bound == mt.boot && !isGone(at.Resolved)
+	if at.Bound == "" {
+		var err error
+		if there, err = e.isLinked(at); err != nil {
+			return err
+		}
 	}
-	if linked && at.Shown && mt.isOpen(&e.record) {
+	if there && at.Shown && mt.isOpen(&e.record) {
 		return errors.Wrapf(os.ErrExist, "failed to mount at %s: it shows layer %s", at.Path, e.Source)
 	}
 	return mt.takeAway(e, at)
 }
 
-// show opens the layer, unless another target shows it already, and puts the link at the target.
+// inspect refuses a target at which the layer cannot be shown.
+func (mt *mounter) inspect(at *target) error {
+	err := mt.table.whileBusy(at.inspect)
+	if err == nil && at.Bound != "" {
+		err = mt.checkUnbound(at)
+	}
+	return err
+}
+
+// show opens the layer, unless another target shows it already, and shows it at the target.
 func (mt *mounter) show(ctx context.Context, r record, at target) error {
 	e, err := mt.table.entry(r.Key)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -131,7 +145,7 @@ func (mt *mounter) show(ctx context.Context, r record, at target) error {
 		// It is half open, or the system was started again, or other code closed it.
 		err := mt.takeAway(e, nil)
 		if err == nil {
-			at.Replaced, err = inspect(at) // where it may have put a directory back
+			err = mt.inspect(&at) // where it may have put a directory back
 		}
 		if err != nil {
 			return err
@@ -164,11 +178,16 @@ func (mt *mounter) show(ctx context.Context, r record, at target) error {
 		err = e.save(true)
 	}
 	added := e.at(at.Key)
-	if err == nil {
+	switch {
+	case err != nil:
+	case added.Bound != "":
+		err = mt.bind(&e.record, added)
+	default:
 		err = e.link(added, mt.table.pause)
+		added.Linked = !isGone(added.Resolved)
 	}
 	if err == nil {
-		added.Shown, added.Linked = true, !isGone(added.Resolved)
+		added.Shown = true
 		err = e.save(false)
 	}
 	if err != nil {
@@ -355,7 +374,7 @@ func (mt *mounter) takeAway(e *entry, one *target) error {
 // leave makes targets of a layer as they were before it was shown there.
 func (mt *mounter) leave(e *entry, targets []*target) error {
 	// First goes on record that a link has gone already, whose directory is not ours to
-	// put back, and which links are about to go.
+	// put back, and what is about to go.
 	for _, at := range targets {
 		if at.Shown && at.Linked && at.Replaced {
 			linked, err := e.isLinked(at)
@@ -368,10 +387,29 @@ func (mt *mounter) leave(e *entry, targets []*target) error {
 	markErr := e.save(false)
 	var errs []error
 	for _, at := range targets {
-		err := mt.table.whileBusy(func() error { return e.hide(at) })
+		err := mt.table.whileBusy(func() error { return mt.hide(&e.record, at) })
 		if at.Restored = at.Restored || err == nil; err != nil {
 			errs = append(errs, err, markErr)
 		}
 	}
 	return stderrors.Join(errs...)
+}
+
+// hide takes the layer from a target, at which is then what was there before.
+func (mt *mounter) hide(r *record, at *target) error {
+	if at.Bound == "" {
+		return r.unlink(at)
+	}
+	if at.Restored {
+		return nil
+	}
+	if at.Bound == mt.boot {
+		if err := mt.unbind(r, at); err != nil {
+			return err
+		}
+	}
+	if !at.Made {
+		return nil
+	}
+	return errors.Wrap(removeEmptyDir(at.Resolved), "failed to remove the directory that was made for a binding")
 }

@@ -48,13 +48,15 @@ func makeLink(text, path string) error { return os.Symlink(text, path) }
 
 func readLink(path string) (string, error) { return os.Readlink(path) }
 
-func removeLink(path, text string) error {
+func removeLink(path, text string) error { return removeDurably(path, os.Remove) }
+
+func removeDurably(path string, remove func(path string) error) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if err := os.Remove(path); err != nil {
+	if err := remove(path); err != nil {
 		return err
 	}
 	return dir.Sync()
@@ -63,6 +65,8 @@ func removeLink(path, text string) error {
 func sameLink(a, b string) bool { return a == b }
 
 func removeDir(path string) error { return syscall.Rmdir(path) }
+
+func removeDirDurably(path string) error { return removeDurably(path, syscall.Rmdir) }
 
 func isBusy(err error) bool { return errors.Is(err, syscall.EBUSY) }
 

@@ -42,15 +42,23 @@ type target struct {
 	Path     string `json:"path"`
 	Resolved string `json:"resolved"`
 	Key      key    `json:"key"`
+	// Bound is the start of the system in which the layer was bound to the target, as
+	// record.Boot, and "" where a link shows it. A binding goes when the system ends.
+	Bound string `json:"bound,omitempty"`
+	// Made says that the directory was made for the binding, and ReadOnly that the filter
+	// refuses to write through it.
+	Made     bool `json:"made,omitempty"`
+	ReadOnly bool `json:"readOnly,omitempty"`
 	// Replaced says that the link took the place of an empty directory.
 	Replaced bool `json:"replaced,omitempty"`
 	// Linked says that the link was there when the mount was whole. Should it be missing later,
 	// somebody has removed it, and the directory is not ours to put back.
 	Linked bool `json:"linked,omitempty"`
-	// Restored says that the directory is back, or was not ours to put back.
+	// Restored says that the target is as it was before. A link that somebody has removed
+	// counts, whose directory is not ours to put back.
 	Restored bool `json:"restored,omitempty"`
-	// Shown says that the link was made, and that no Unmount has begun to take it
-	// away. It is false in the record of a process that was killed in between.
+	// Shown says that the link or the binding was made, and that no Unmount has begun to
+	// take it away. It is false in the record of a process that was killed in between.
 	Shown bool `json:"shown,omitempty"`
 }
 

@@ -12,6 +12,14 @@ import (
 func newTarget(path string) (target, error) {
 	name := filepath.Base(path)
 	final, folded, _, err := finalPath(path, false)
+	if err == nil && !sameLink(final, path) {
+		// Its directory is reached through a link, or has an 8.3 name. Or, should the bind
+		// filter not hide it, final is the path of what is bound there.
+		var parent string
+		if parent, _, _, err = canonical(filepath.Dir(path)); err == nil && !sameLink(filepath.Dir(final), parent) {
+			err = os.ErrNotExist
+		}
+	}
 	if err == nil {
 		name = filepath.Base(final) // in place of an 8.3 name, so that Unmount finds the link
 	}
@@ -56,30 +64,33 @@ func joinFolded(folded, name string, exact bool) string {
 	return filepath.Join(folded, name)
 }
 
-// inspect reports whether a link can be put at a target: where nothing is, or where an empty
-// directory can be replaced.
-func inspect(at target) (replaces bool, err error) {
+// inspect fills in whether there is a directory at a target, which a link replaces and a binding
+// keeps. It refuses anything else, and for a link a directory that is not empty.
+func (at *target) inspect() error {
+	at.Made, at.Replaced = false, false
 	info, err := os.Lstat(at.Resolved)
 	if errors.Is(err, os.ErrNotExist) {
+		at.Made = at.Bound != ""
 		parent, err := os.Stat(filepath.Dir(at.Resolved))
 		if err == nil && !parent.IsDir() { // for Windows nothing is below a file either
 			err = errors.New("its parent is not a directory")
 		}
-		return false, errors.WithMessagef(err, "failed to mount at %s", at.Path)
+		return errors.WithMessagef(err, "failed to mount at %s", at.Path)
 	}
 	if err == nil && !info.IsDir() {
 		err = errors.WithMessage(os.ErrExist, "neither absent nor a directory")
 	}
-	if err == nil {
+	if err == nil && at.Bound == "" {
+		at.Replaced = true
 		var entries []os.DirEntry
 		if entries, err = os.ReadDir(at.Resolved); len(entries) > 0 {
 			err = errors.WithMessage(os.ErrExist, "directory is not empty")
 		}
 	}
-	return err == nil, errors.WithMessagef(err, "failed to mount at %s", at.Path)
+	return errors.WithMessagef(err, "failed to mount at %s", at.Path)
 }
 
-// destination returns what a link to the layer leads to.
+// destination returns what a link to the layer leads to, and what is bound of it.
 func (r *record) destination() string {
 	if len(r.Parents) == 0 && !isVolume(r.Volume) {
 		// A base layer is not filtered: its mount path is its own directory, in
@@ -137,9 +148,9 @@ func (r *record) link(at *target, pause pauser) error {
 	return nil
 }
 
-// hide removes the link to the layer from a target, and puts the directory back that
+// unlink removes the link to the layer from a target, and puts the directory back that
 // it had replaced. It leaves alone what somebody has put in the place of the link.
-func (r *record) hide(at *target) error {
+func (r *record) unlink(at *target) error {
 	linked, err := r.isLinked(at)
 	if err != nil {
 		return err
@@ -158,4 +169,17 @@ func (r *record) hide(at *target) error {
 		return nil
 	}
 	return errors.Wrap(err, "failed to put the directory back")
+}
+
+// removeEmptyDir removes a directory durably, and leaves alone anything that is no empty
+// directory any more.
+func removeEmptyDir(path string) error {
+	err := removeDirDurably(path)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if entries, readErr := os.ReadDir(path); readErr != nil || len(entries) > 0 {
+		return nil
+	}
+	return err
 }

@@ -85,8 +85,14 @@ func removeLink(path, text string) error {
 
 // removeDir removes an empty directory, and nothing else that may have come in
 // its place: RemoveDirectory would take a link as well.
-func removeDir(path string) error {
-	return withFile("remove directory", path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(dir windows.Handle) error {
+func removeDir(path string) error { return removeDirWith(path, 0) }
+
+// removeDirDurably is removeDir, and flushes the change as removeLink does.
+func removeDirDurably(path string) error { return removeDirWith(path, windows.FILE_FLAG_WRITE_THROUGH) }
+
+func removeDirWith(path string, flags uint32) error {
+	flags |= windows.FILE_FLAG_OPEN_REPARSE_POINT
+	return withFile("remove directory", path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, flags, func(dir windows.Handle) error {
 		if err := checkDirectory(dir); err != nil {
 			return err
 		}

@@ -58,7 +58,7 @@ func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) erro
 }
 
 // WithReadonlyTempMount is WithTempMount with the option "ro" on all mounts,
-// which are copied. That protects nothing: see the package's README.
+// which are copied. With [UseBindFilter] what f is shown cannot be written to; through a link it can.
 func WithReadonlyTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
 	return WithTempMount(ctx, readonlyMounts(mounts), f)
 }
@@ -167,6 +167,8 @@ func (mt *mounter) cleanupTempMounts() ([]error, error) {
 		_, err := mt.unmountTarget(at.Key)
 		if err == nil && at.Replaced {
 			err = mt.removeTemp(at.Resolved)
+		} else if err == nil && at.Bound != "" {
+			err = mt.table.whileBusy(func() error { return removeEmptyDir(at.Resolved) })
 		}
 		if err != nil {
 			failed = append(failed, err)

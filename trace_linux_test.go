@@ -71,7 +71,8 @@ func serveTraced(orders io.Reader, answers io.Writer) error {
 				continue
 			}
 			text := ""
-			if err := s.do(sharedHost(nil, dir), s.mount(&host{dir: dir})); err != nil {
+			h := sharedHost(nil, dir)
+			if err := s.do(h, s.mount(h)); err != nil {
 				text = err.Error()
 			}
 			if _, err := fmt.Fprintln(answers, strconv.Quote(text)); err != nil {

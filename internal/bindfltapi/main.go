@@ -1,13 +1,13 @@
 //go:build windows
 
 // Command bindfltapi is a simulation of bindfltapi.dll, the library that go-winio
-// reaches the Windows bind filter through. It is for Wine, which has no such filter;
-// scripts/wine builds and installs it.
+// reaches the Windows bind filter through: the calls of the model in
+// internal/hcsmodel whose state is in the directory that the environment variable
+// HCS_SIM_DIR names. It is for Wine, which has no such filter; scripts/wine builds
+// and installs it.
 //
-// It only keeps account of the mappings: a directory shows the same files whether it
-// is mapped or not. Each mapping is a file in the directory that the environment
-// variable HCS_SIM_DIR names. The file is moved into place whole, and only if there is
-// none, so that processes may share the directory and be killed at any instant.
+// It only keeps account of the mappings, unless HCS_SIM_SHOW is 1 when one is made:
+// then all programs see the files of the source at the root. That takes root.
 //
 // The signatures are those of go-winio's pkg/bindfilter. An argument that it never
 // passes is refused, with a line on standard error.
@@ -18,25 +18,29 @@ import "C"
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
+	"syscall"
 	"unicode/utf16"
 	"unsafe"
 
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
 	"golang.org/x/sys/windows"
 )
 
 // main is never called: the package is built as a DLL.
 func main() {}
 
-const eFail = 0x80004005 // by its name in winerror.h
+func init() { hcsmodel.KeepFiles() }
+
+// HRESULTs by their names in winerror.h.
+const (
+	eFail       = 0x80004005
+	eInvalidArg = 0x80070057
+)
 
 // Flags by their names in go-winio.
 const (
@@ -45,97 +49,22 @@ const (
 	mappingsOfVolume  = 0x1  // BINDFLT_GET_MAPPINGS_FLAG_VOLUME
 )
 
-// mapping is what the file of a mapping holds, as JSON.
-type mapping struct {
-	Root   string // the final path of the directory
-	Source string // as given
-	Flags  uint32
-}
-
 //export BfSetupFilter
 func BfSetupFilter(job C.HANDLE, flags C.ULONG, root, source C.LPCWSTR, exceptions *C.LPCWSTR, count C.ULONG) C.HRESULT {
 	if job != nil || flags&^readOnlyMapping != noMultipleTargets || root == nil || source == nil || exceptions != nil || count != 0 {
-		complain("BfSetupFilter: not the arguments that go-winio passes")
-		return hresult(windows.ERROR_INVALID_PARAMETER)
+		return notOfGoWinio("BfSetupFilter")
 	}
-	return hresult(setup(text(root), text(source), uint32(flags)))
-}
-
-func setup(root, source string, flags uint32) error {
-	if strings.HasPrefix(source, `\\?\Volume{`) && strings.HasSuffix(source, "}") {
-		return windows.ERROR_INVALID_PARAMETER // the volume, not its root directory
-	}
-	if info, err := os.Stat(source); err != nil {
-		return err
-	} else if !info.IsDir() {
-		return windows.ERROR_DIRECTORY
-	}
-	root, err := finalPath(root)
-	if err != nil {
-		return err
-	}
-	path, err := mappingPath(root)
-	if err != nil {
-		return err
-	}
-	data, err := json.Marshal(mapping{root, source, flags})
-	if err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), "mapping")
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	err = errors.Join(err, file.Close())
-	if err == nil {
-		err = move(file.Name(), path)
-	}
-	if err != nil {
-		os.Remove(file.Name())
-	}
-	return err
-}
-
-// move renames a file. If there is one of the new name, it fails with
-// ERROR_ALREADY_EXISTS.
-// Assumption: that is what a second mapping of one root gives. By go-winio's comment
-// on its flag it is ERROR_INVALID_PARAMETER.
-func move(from, to string) error {
-	old, err := windows.UTF16PtrFromString(from)
-	if err != nil {
-		return err
-	}
-	path, err := windows.UTF16PtrFromString(to)
-	if err != nil {
-		return err
-	}
-	return windows.MoveFile(old, path)
+	return call(func(m *hcsmodel.Model) error {
+		return m.Bind(rootPath(text(root)), text(source), flags&readOnlyMapping != 0)
+	})
 }
 
 //export BfRemoveMapping
 func BfRemoveMapping(job C.HANDLE, root C.LPCWSTR) C.HRESULT {
 	if job != nil || root == nil {
-		complain("BfRemoveMapping: not the arguments that go-winio passes")
-		return hresult(windows.ERROR_INVALID_PARAMETER)
+		return notOfGoWinio("BfRemoveMapping")
 	}
-	return hresult(remove(text(root)))
-}
-
-func remove(root string) error {
-	root, err := finalPath(root)
-	if err != nil {
-		return err
-	}
-	path, err := mappingPath(root)
-	if err != nil {
-		return err
-	}
-	err = os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return windows.ERROR_NOT_FOUND
-	}
-	return err
+	return call(func(m *hcsmodel.Model) error { return m.Unbind(rootPath(text(root))) })
 }
 
 // BfGetMappings stores the mappings whose roots are on the volume of path, and how
@@ -144,59 +73,27 @@ func remove(root string) error {
 //export BfGetMappings
 func BfGetMappings(flags C.ULONG, job C.HANDLE, path C.LPCWSTR, sid unsafe.Pointer, size *C.ULONG, buffer *C.BYTE) C.HRESULT {
 	if flags != mappingsOfVolume || job != nil || path == nil || sid != nil || size == nil || buffer == nil {
-		complain("BfGetMappings: not the arguments that go-winio passes")
-		return hresult(windows.ERROR_INVALID_PARAMETER)
+		return notOfGoWinio("BfGetMappings")
 	}
-	found, err := mappings(text(path))
-	if err != nil {
-		return hresult(err)
-	}
-	data := encode(found)
-	room := *size
-	*size = C.ULONG(len(data))
-	if int(room) < len(data) {
-		return hresult(windows.ERROR_INSUFFICIENT_BUFFER)
-	}
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(buffer)), room), data)
-	return 0
-}
-
-func mappings(path string) ([]mapping, error) {
-	path, err := finalPath(path)
-	if err != nil {
-		return nil, err
-	}
-	pattern, err := simPath("*.mapping")
-	if err != nil {
-		return nil, err
-	}
-	files, err := filepath.Glob(pattern)
-	if err != nil {
-		return nil, err
-	}
-	var found []mapping
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed meanwhile
-		}
+	return call(func(m *hcsmodel.Model) error {
+		found, err := m.RawBindings(finalPath(text(path), 0))
 		if err != nil {
-			return nil, err
+			return err
 		}
-		var m mapping
-		if err := json.Unmarshal(data, &m); err != nil {
-			return nil, err
+		data := encode(found)
+		room := *size
+		*size = C.ULONG(len(data))
+		if int(room) < len(data) {
+			return &hcsmodel.Error{Call: hcsmodel.Bindings, Layer: text(path), Code: windows.ERROR_INSUFFICIENT_BUFFER}
 		}
-		if strings.EqualFold(filepath.VolumeName(m.Root), filepath.VolumeName(path)) {
-			found = append(found, m)
-		}
-	}
-	return found, nil
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(buffer)), room), data)
+		return nil
+	})
 }
 
 // encode lays the mappings out as go-winio reads them: numbers first, each text, in
 // UTF-16, by its length and offset in bytes.
-func encode(found []mapping) []byte {
+func encode(found []hcsmodel.Binding) []byte {
 	type text struct{ Length, Offset uint32 }
 	type header struct{ Size, Status, Mappings uint32 }
 	type entry struct {
@@ -213,9 +110,13 @@ func encode(found []mapping) []byte {
 		binary.Write(&texts, binary.LittleEndian, utf16.Encode([]rune(s)))
 		return text{uint32(texts.Len() - offset), uint32(textsOffset + offset)}
 	}
-	for i, m := range found {
-		entries[i] = entry{add(m.Root), m.Flags, 1, uint32(sourcesOffset + i*binary.Size(text{}))}
-		sources[i] = add(m.Source)
+	for i, b := range found {
+		flags := uint32(noMultipleTargets)
+		if b.ReadOnly {
+			flags |= readOnlyMapping
+		}
+		entries[i] = entry{add(b.Root), flags, 1, uint32(sourcesOffset + i*binary.Size(text{}))}
+		sources[i] = add(b.Source)
 	}
 	var data bytes.Buffer
 	size := uint32(textsOffset + texts.Len())
@@ -225,56 +126,77 @@ func encode(found []mapping) []byte {
 	return data.Bytes()
 }
 
-// finalPath returns the path of a directory as the file system has it: without links,
-// short names and another case.
-// Assumption: a mapping whose root was removed cannot be named any more.
-func finalPath(dir string) (string, error) {
-	info, err := os.Stat(dir)
+// rootPath returns the path of a root as the file system has it, but for a link: the
+// model refuses that.
+func rootPath(root string) string { return finalPath(root, windows.FILE_FLAG_OPEN_REPARSE_POINT) }
+
+// finalPath returns a path as the file system has it: without links, short names and
+// another case. One that it does not have stays as it is.
+func finalPath(path string, flags uint32) string {
+	name, err := windows.UTF16PtrFromString(path)
 	if err != nil {
-		return "", err
+		return path
 	}
-	if !info.IsDir() {
-		return "", windows.ERROR_DIRECTORY
-	}
-	file, err := os.Open(dir)
+	const shareAll = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
+	file, err := windows.CreateFile(name, 0, shareAll, nil, windows.OPEN_EXISTING, windows.FILE_FLAG_BACKUP_SEMANTICS|flags, 0)
 	if err != nil {
-		return "", err
+		return path
 	}
-	defer file.Close()
-	path := make([]uint16, windows.MAX_LONG_PATH)
-	n, err := windows.GetFinalPathNameByHandle(windows.Handle(file.Fd()), &path[0], uint32(len(path)), 0)
-	return windows.UTF16ToString(path[:n]), err
+	defer windows.CloseHandle(file)
+	final := make([]uint16, windows.MAX_LONG_PATH)
+	n, err := windows.GetFinalPathNameByHandle(file, &final[0], uint32(len(final)), 0)
+	if err != nil {
+		return path
+	}
+	path = windows.UTF16ToString(final[:n])
+	if drive, ok := strings.CutPrefix(path, `\\?\`); ok && drive[1] == ':' {
+		return drive
+	}
+	return path
 }
 
-// mappingPath returns the path of the file of the mapping of a root.
-func mappingPath(root string) (string, error) {
-	return simPath(fmt.Sprintf("%x.mapping", sha256.Sum256([]byte(strings.ToLower(root)))))
-}
-
-func simPath(name string) (string, error) {
+// call makes a call of the model.
+func call(f func(*hcsmodel.Model) error) C.HRESULT {
 	dir := os.Getenv("HCS_SIM_DIR")
 	if dir == "" {
-		return "", errors.New("HCS_SIM_DIR is not set")
+		complain("HCS_SIM_DIR is not set")
+		return hresult(eFail)
 	}
-	return filepath.Join(dir, name), nil
-}
-
-// hresult makes an HRESULT of an error's Windows code, as HRESULT_FROM_WIN32 does.
-func hresult(err error) C.HRESULT {
-	var code windows.Errno
-	switch {
-	case err == nil:
+	m, err := hcsmodel.Open(dir)
+	if err == nil {
+		m.Show = os.Getenv("HCS_SIM_SHOW") == "1"
+		err = f(m)
+	}
+	if err == nil {
 		return 0
-	case errors.As(err, &code):
-		return C.HRESULT(int32(code | 0x80070000))
+	}
+	if refused, ok := err.(*hcsmodel.Error); ok {
+		return hresult(refused.Code)
 	}
 	complain("%v", err)
-	failed := uint32(eFail)
-	return C.HRESULT(int32(failed))
+	var refused *hcsmodel.Error
+	if errors.As(err, &refused) {
+		return hresult(refused.Code)
+	}
+	return hresult(eFail)
+}
+
+// hresult makes an HRESULT of a Windows code, as HRESULT_FROM_WIN32 does; what is
+// one already stays.
+func hresult(code syscall.Errno) C.HRESULT {
+	if code <= 0xffff {
+		code |= 0x80070000
+	}
+	return C.HRESULT(int32(code))
 }
 
 func text(s C.LPCWSTR) string {
 	return windows.UTF16PtrToString((*uint16)(unsafe.Pointer(s)))
+}
+
+func notOfGoWinio(name string) C.HRESULT {
+	complain("%s: not the arguments that go-winio passes", name)
+	return hresult(eInvalidArg)
 }
 
 func complain(format string, args ...any) {

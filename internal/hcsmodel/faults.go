@@ -120,7 +120,7 @@ func parseFault(line string) (fault, error) {
 	}
 	f := fault{call: Call(fields[0]), kind: fields[1]}
 	switch f.call {
-	case Activate, Prepare, MountPath, Unprepare, Deactivate:
+	case Activate, Prepare, MountPath, Unprepare, Deactivate, Bind, Unbind, Bindings:
 	default:
 		return fault{}, fmt.Errorf("fault %q: no such call", line)
 	}

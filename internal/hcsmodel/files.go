@@ -13,45 +13,42 @@ import (
 	"sync"
 )
 
-// files is a store that processes share:
-//
-//	<hash>.layer   what is to know of a layer, as JSON; empty when that is nothing
-//	calls          the journal, one call a line
-//
-// The personality and the planned faults are beside them.
+// files is a table that processes share: a file <hash><ext> in dir for each entry,
+// as JSON, or empty when it is unknown. Beside them are the journal, the personality
+// and the planned faults.
 //
 // Each is locked while someone reads or changes it, and is changed in place: it is
 // never removed or replaced, as whoever waits for the lock would then get that of
 // a file which nobody else can see.
-type files struct{ dir string }
+type files[T entry] struct{ dir, ext string }
 
-func (s files) update(key string, f func(*layer, func() error) error) error {
+func (s files[T]) update(key string, f func(*T, func() error) error) error {
 	// The key is no file name, and may be longer than one.
-	return updateFile(filepath.Join(s.dir, fmt.Sprintf("%x.layer", sha256.Sum256([]byte(key)))), f)
+	return s.updateFile(fmt.Sprintf("%x%s", sha256.Sum256([]byte(key)), s.ext), f)
 }
 
-func updateFile(path string, f func(*layer, func() error) error) error {
-	return withLock(path, func(file *os.File) error {
-		var l layer
-		if err := json.NewDecoder(file).Decode(&l); err != nil && err != io.EOF {
+func (s files[T]) updateFile(name string, f func(*T, func() error) error) error {
+	return withLock(filepath.Join(s.dir, name), func(file *os.File) error {
+		var e T
+		if err := json.NewDecoder(file).Decode(&e); err != nil && err != io.EOF {
 			return err
 		}
-		return f(&l, func() error {
-			if l.unknown() {
+		return f(&e, func() error {
+			if e.unknown() {
 				return file.Truncate(0)
 			}
-			return overwrite(file, l)
+			return overwrite(file, e)
 		})
 	})
 }
 
-func (s files) each(f func(*layer, func() error) error) error {
+func (s files[T]) each(f func(*T, func() error) error) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		if filepath.Ext(entry.Name()) != ".layer" {
+		if filepath.Ext(entry.Name()) != s.ext {
 			continue
 		}
 		if info, err := entry.Info(); err != nil || info.Size() == 0 {
@@ -60,14 +57,18 @@ func (s files) each(f func(*layer, func() error) error) error {
 			}
 			continue
 		}
-		if err := updateFile(filepath.Join(s.dir, entry.Name()), f); err != nil {
+		if err := s.updateFile(entry.Name(), f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s files) record(call string) error {
+// fileJournal is a journal that processes share: the file calls in dir, one call a
+// line.
+type fileJournal struct{ dir string }
+
+func (s fileJournal) record(call string) error {
 	return s.withJournal(func(file *os.File) error {
 		// O_APPEND does not do: Wine looks for the end and then writes there, so
 		// that it needs the lock as well.
@@ -79,7 +80,7 @@ func (s files) record(call string) error {
 	})
 }
 
-func (s files) calls() ([]string, error) {
+func (s fileJournal) calls() ([]string, error) {
 	var data []byte
 	err := s.withJournal(func(file *os.File) (err error) {
 		data, err = io.ReadAll(file)
@@ -88,11 +89,11 @@ func (s files) calls() ([]string, error) {
 	return splitLines(data), err
 }
 
-func (s files) forgetCalls() error {
+func (s fileJournal) forgetCalls() error {
 	return s.withJournal(func(file *os.File) error { return file.Truncate(0) })
 }
 
-func (s files) withJournal(f func(*os.File) error) error {
+func (s fileJournal) withJournal(f func(*os.File) error) error {
 	return withLock(filepath.Join(s.dir, "calls"), f)
 }
 

@@ -2,32 +2,31 @@ package hcsmodel
 
 import "sync"
 
-// memory is a store for one process.
-type memory struct {
-	mu      sync.Mutex
-	known   map[string]layer
-	journal []string
+// memory is a table for one process.
+type memory[T entry] struct {
+	mu    sync.Mutex
+	known map[string]T
 }
 
-func (s *memory) update(key string, f func(*layer, func() error) error) error {
+func (s *memory[T]) update(key string, f func(*T, func() error) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.updateLocked(key, f)
 }
 
-func (s *memory) updateLocked(key string, f func(*layer, func() error) error) error {
-	l := s.known[key]
-	return f(&l, func() error {
-		if l.unknown() {
+func (s *memory[T]) updateLocked(key string, f func(*T, func() error) error) error {
+	e := s.known[key]
+	return f(&e, func() error {
+		if e.unknown() {
 			delete(s.known, key)
 		} else {
-			s.known[key] = l
+			s.known[key] = e
 		}
 		return nil
 	})
 }
 
-func (s *memory) each(f func(*layer, func() error) error) error {
+func (s *memory[T]) each(f func(*T, func() error) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key := range s.known {
@@ -38,22 +37,28 @@ func (s *memory) each(f func(*layer, func() error) error) error {
 	return nil
 }
 
-func (s *memory) record(call string) error {
+// memoryJournal is a journal of one process.
+type memoryJournal struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (s *memoryJournal) record(call string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.journal = append(s.journal, call)
+	s.lines = append(s.lines, call)
 	return nil
 }
 
-func (s *memory) calls() ([]string, error) {
+func (s *memoryJournal) calls() ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]string(nil), s.journal...), nil
+	return append([]string(nil), s.lines...), nil
 }
 
-func (s *memory) forgetCalls() error {
+func (s *memoryJournal) forgetCalls() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.journal = nil
+	s.lines = nil
 	return nil
 }

@@ -1,7 +1,8 @@
 // Package hcsmodel is a model of the five layer calls of the Windows Host
-// Compute Service (HCS), for tests: of one process on any system (New), of
-// several processes, which may be killed at any instant (Open), and as the
-// simulated vmcompute.dll, which is built on Open.
+// Compute Service (HCS) and of the three calls of the bind filter, for tests: of
+// one process on any system (New), of several processes, which may be killed at
+// any instant (Open), and as the simulated vmcompute.dll and bindfltapi.dll, which
+// are built on Open.
 //
 // Where hosts differ, or nobody knows, a Personality decides. Elsewhere the model
 // is strict: what real HCS tolerates or only sometimes refuses, it refuses always.
@@ -21,10 +22,10 @@ import (
 	"time"
 )
 
-// Call is the name of a call, as vmcompute.dll exports it.
+// Call is the name of a call, as vmcompute.dll or bindfltapi.dll exports it.
 type Call string
 
-// The five calls.
+// The five calls of HCS.
 const (
 	Activate   Call = "ActivateLayer"
 	Prepare    Call = "PrepareLayer"
@@ -33,12 +34,22 @@ const (
 	Deactivate Call = "DeactivateLayer"
 )
 
+// The three calls of the bind filter.
+const (
+	Bind     Call = "BfSetupFilter"
+	Unbind   Call = "BfRemoveMapping"
+	Bindings Call = "BfGetMappings"
+)
+
 // Windows error codes, by their names in winerror.h.
 const (
+	errFileNotFound     syscall.Errno = 0x2
 	errPathNotFound     syscall.Errno = 0x3
 	errNotReady         syscall.Errno = 0x15
 	errSharingViolation syscall.Errno = 0x20
+	errNotSupported     syscall.Errno = 0x32
 	errInvalidParameter syscall.Errno = 0x57
+	errDirectory        syscall.Errno = 0x10b
 )
 
 // What UnprepareLayer is reported to give for a layer that is not prepared.
@@ -55,7 +66,7 @@ const (
 // Error is what a refused call returns.
 type Error struct {
 	Call  Call
-	Layer string
+	Layer string        // or the root of a binding, or the path whose bindings are asked for
 	Code  syscall.Errno // a Windows code, on every system
 }
 
@@ -68,8 +79,8 @@ func (e *Error) Error() string {
 // Unwrap returns the Windows code.
 func (e *Error) Unwrap() error { return e.Code }
 
-// Model is one machine's HCS. Its methods may be called from many goroutines;
-// its fields are set before the first call.
+// Model is one machine's HCS and bind filter. Its methods may be called from many
+// goroutines; its fields are set before the first call.
 type Model struct {
 	// Latency is how long every call takes. No lock is held meanwhile.
 	Latency time.Duration
@@ -83,9 +94,15 @@ type Model struct {
 	Personality Personality
 	// CheckParents makes PrepareLayer refuse a parent that is no directory.
 	CheckParents bool
+	// Show makes Bind show the files to all Windows programs of a Wine prefix, and
+	// not only keep account. It fails with ERROR_NOT_SUPPORTED (0x32) unless this
+	// is one of them, on amd64, and Linux lets it mount.
+	Show bool
 
-	store   store
-	volumes string
+	layers   table[layer]
+	bindings table[binding]
+	journal  journal
+	volumes  string
 }
 
 // layer is what HCS knows about a layer.
@@ -107,13 +124,23 @@ func (l layer) hasVolume() bool { return l.Active || l.Lingers > 0 }
 // unknown reports whether the layer is as one that was never open.
 func (l layer) unknown() bool { return l == layer{Path: l.Path} }
 
-// store holds what is to know of layers, and the journal of all calls.
-type store interface {
-	// update calls f with the layer, which nobody else can read or change
+// entry is what is known about one thing, such as a layer.
+type entry interface {
+	// unknown reports whether that is nothing.
+	unknown() bool
+}
+
+// table holds what is known about all things of one kind, by their keys.
+type table[T entry] interface {
+	// update calls f with the entry, which nobody else can read or change
 	// meanwhile. What f makes of it counts once f calls keep.
-	update(key string, f func(l *layer, keep func() error) error) error
-	// each does that with every layer that is not unknown.
-	each(f func(l *layer, keep func() error) error) error
+	update(key string, f func(e *T, keep func() error) error) error
+	// each does that with every entry that is not unknown.
+	each(f func(e *T, keep func() error) error) error
+}
+
+// journal holds all calls.
+type journal interface {
 	record(call string) error
 	calls() ([]string, error)
 	forgetCalls() error
@@ -125,7 +152,13 @@ type store interface {
 // `\\?\Volume{GUID}` for the directory dosdevices/volume{guid} of its prefix.
 // Its personality is Likely.
 func New(volumes string) *Model {
-	return &Model{Personality: Likely, store: &memory{known: map[string]layer{}}, volumes: volumes}
+	return &Model{
+		Personality: Likely,
+		layers:      &memory[layer]{known: map[string]layer{}},
+		bindings:    &memory[binding]{known: map[string]binding{}},
+		journal:     &memoryJournal{},
+		volumes:     volumes,
+	}
 }
 
 // Open returns the model whose state is in dir, which is made when needed. Every
@@ -151,7 +184,9 @@ func Open(dir string) (*Model, error) {
 		Personality: personality,
 		Before:      faults.before,
 		After:       faults.after,
-		store:       files{dir},
+		layers:      files[layer]{dir, ".layer"},
+		bindings:    files[binding]{dir, ".binding"},
+		journal:     fileJournal{dir},
 		volumes:     volumes,
 	}, nil
 }
@@ -159,7 +194,7 @@ func Open(dir string) (*Model, error) {
 // ActivateLayer attaches the scratch disk of a writable layer and brings up its
 // volume.
 func (m *Model) ActivateLayer(path string) error {
-	return m.call(Activate, path, "", func(l *layer, writable bool) syscall.Errno {
+	return m.layerCall(Activate, path, "", func(l *layer, writable bool) syscall.Errno {
 		if !writable {
 			// hcsshim, doc of ActivateLayer: "a read-only layer is generally
 			// expected to be a no-op".
@@ -182,7 +217,7 @@ func (m *Model) ActivateLayer(path string) error {
 // PrepareLayer attaches the union filter over the parents, nearest first.
 func (m *Model) PrepareLayer(path string, parents []string) error {
 	args := " [" + strings.Join(parents, " ") + "]"
-	return m.call(Prepare, path, args, func(l *layer, writable bool) syscall.Errno {
+	return m.layerCall(Prepare, path, args, func(l *layer, writable bool) syscall.Errno {
 		// hcsshim, doc of PrepareLayer: it finds "a mounted read-write layer", and
 		// requires "the paths to all parent layers". Preparing twice gives 0x57 in
 		// public reports.
@@ -204,7 +239,7 @@ func (m *Model) PrepareLayer(path string, parents []string) error {
 // directory of a read-only one.
 func (m *Model) GetLayerMountPath(path string) (string, error) {
 	var result string
-	err := m.call(MountPath, path, "", func(l *layer, writable bool) syscall.Errno {
+	err := m.layerCall(MountPath, path, "", func(l *layer, writable bool) syscall.Errno {
 		late := l.Late > 0
 		if late {
 			l.Late--
@@ -238,7 +273,7 @@ func (m *Model) GetLayerMountPath(path string) (string, error) {
 
 // UnprepareLayer detaches the union filter.
 func (m *Model) UnprepareLayer(path string) error {
-	return m.call(Unprepare, path, "", func(l *layer, _ bool) syscall.Errno {
+	return m.layerCall(Unprepare, path, "", func(l *layer, _ bool) syscall.Errno {
 		switch {
 		case l.Prepared:
 			l.Prepared = false
@@ -253,7 +288,7 @@ func (m *Model) UnprepareLayer(path string) error {
 
 // DeactivateLayer takes the volume down and detaches the scratch disk.
 func (m *Model) DeactivateLayer(path string) error {
-	return m.call(Deactivate, path, "", func(l *layer, writable bool) syscall.Errno {
+	return m.layerCall(Deactivate, path, "", func(l *layer, writable bool) syscall.Errno {
 		switch {
 		case !l.open():
 			return m.Personality.DeactivateClosed
@@ -275,10 +310,15 @@ func (m *Model) DeactivateLayer(path string) error {
 	})
 }
 
+// layerCall makes one call about a layer. The effect returns a code, or 0.
+func (m *Model) layerCall(name Call, path, args string, effect func(l *layer, writable bool) syscall.Errno) error {
+	return m.call(name, path, args, func() (syscall.Errno, error) { return m.take(path, effect) })
+}
+
 // call makes one call. The journal has it from its beginning, so that one that
 // fails or kills the process is in it as well. The effect returns a code, or 0.
-func (m *Model) call(name Call, path, args string, effect func(l *layer, writable bool) syscall.Errno) error {
-	if err := m.store.record(string(name) + " " + path + args); err != nil {
+func (m *Model) call(name Call, path, args string, effect func() (syscall.Errno, error)) error {
+	if err := m.journal.record(string(name) + " " + path + args); err != nil {
 		return err
 	}
 	if m.Before != nil {
@@ -287,7 +327,7 @@ func (m *Model) call(name Call, path, args string, effect func(l *layer, writabl
 		}
 	}
 	time.Sleep(m.Latency)
-	code, err := m.take(path, effect)
+	code, err := effect()
 	if err != nil {
 		return err
 	}
@@ -307,7 +347,7 @@ func (m *Model) take(path string, effect func(l *layer, writable bool) syscall.E
 	if path == "" || os.IsPathSeparator(path[len(path)-1]) {
 		return errInvalidParameter, nil
 	}
-	err = m.store.update(key(path), func(l *layer, keep func() error) error {
+	err = m.layers.update(key(path), func(l *layer, keep func() error) error {
 		if !isDir(path) {
 			code = errPathNotFound // Assumption: and not 2, ERROR_FILE_NOT_FOUND.
 			return nil
@@ -363,9 +403,14 @@ func (m *Model) correct(l *layer) {
 // close makes HCS forget the layer.
 func (l *layer) close() { *l = layer{Path: l.Path, Generation: l.Generation} }
 
-// Reboot makes HCS forget all layers, whose volumes go. What is on disk stays.
+// Reboot makes HCS forget all layers, whose volumes go, and the bind filter all
+// bindings. What is on disk stays.
 func (m *Model) Reboot() error {
-	return m.store.each(func(l *layer, keep func() error) error {
+	err := m.bindings.each(func(b *binding, keep func() error) error { return b.drop(keep) })
+	if err != nil {
+		return err
+	}
+	return m.layers.each(func(l *layer, keep func() error) error {
 		return m.change(l, keep, l.close)
 	})
 }
@@ -394,7 +439,7 @@ func (m *Model) detach(l layer) error {
 // when it cannot read the state.
 func (m *Model) OpenLayers() []string {
 	var paths []string
-	err := m.store.each(func(l *layer, _ func() error) error {
+	err := m.layers.each(func(l *layer, _ func() error) error {
 		if m.correct(l); l.open() {
 			paths = append(paths, l.Path)
 		}
@@ -411,7 +456,7 @@ func (m *Model) OpenLayers() []string {
 // as `ActivateLayer C:\layers\2` and `PrepareLayer C:\layers\2 [C:\layers\1
 // C:\layers\0]`. It panics when it cannot read the state.
 func (m *Model) Calls() []string {
-	calls, err := m.store.calls()
+	calls, err := m.journal.calls()
 	if err != nil {
 		panic(err)
 	}
@@ -420,7 +465,7 @@ func (m *Model) Calls() []string {
 
 // ResetCalls empties the journal. It panics when it cannot.
 func (m *Model) ResetCalls() {
-	if err := m.store.forgetCalls(); err != nil {
+	if err := m.journal.forgetCalls(); err != nil {
 		panic(err)
 	}
 }

@@ -37,9 +37,17 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// do makes a call; layers have one parent, the directory they are in.
+// do makes a call; layers have one parent, the directory they are in, and that is
+// what is bound to one.
 func do(m *Model, call Call, layer string) error {
 	switch call {
+	case Bind:
+		return m.Bind(layer, filepath.Dir(layer), false)
+	case Unbind:
+		return m.Unbind(layer)
+	case Bindings:
+		_, err := m.Bindings(layer)
+		return err
 	case Activate:
 		return m.ActivateLayer(layer)
 	case Prepare:
@@ -133,11 +141,7 @@ func volumeOf(m *Model, path string, generation int) string {
 }
 
 func TestCallsInAnyStateSucceedOrFailWithACode(t *testing.T) {
-	personalities := Personalities
-	if runtime.GOOS == "windows" {
-		personalities = personalities[:1] // the rest is the same everywhere, and slow under Wine
-	}
-	for _, p := range personalities {
+	for _, p := range testedPersonalities() {
 		t.Run(p.Name, func(t *testing.T) {
 			both(t, func(t *testing.T, m *Model) {
 				m.Personality = p
@@ -145,6 +149,14 @@ func TestCallsInAnyStateSucceedOrFailWithACode(t *testing.T) {
 			})
 		})
 	}
+}
+
+// testedPersonalities returns those under which calls are made in all states.
+func testedPersonalities() []Personality {
+	if runtime.GOOS == "windows" {
+		return Personalities[:1] // the rest is the same everywhere, and slow under Wine
+	}
+	return Personalities
 }
 
 func testCallsInAnyState(t *testing.T, m *Model) {
@@ -530,7 +542,14 @@ func TestTheJournalHasEveryCallUntilReset(t *testing.T) {
 		m.ActivateLayer(layer)
 		m.ActivateLayer(layer)
 		m.PrepareLayer(layer, []string{"b", "a"})
-		want := []string{"ActivateLayer " + layer, "ActivateLayer " + layer, "PrepareLayer " + layer + " [b a]"}
+		m.Bind(layer, "a", false)
+		m.Bind(layer, "a", true)
+		m.Unbind(layer)
+		m.Bindings(layer)
+		want := []string{
+			"ActivateLayer " + layer, "ActivateLayer " + layer, "PrepareLayer " + layer + " [b a]",
+			"BfSetupFilter " + layer + " a", "BfSetupFilter " + layer + " a read-only", "BfRemoveMapping " + layer, "BfGetMappings " + layer,
+		}
 		if got := m.Calls(); !reflect.DeepEqual(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
@@ -665,9 +684,14 @@ func TestPlannedFaultsFailOrKillThatManyCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := SetFaults(dir, "ActivateLayer 0x15 2", "ActivateLayer 0xC0370106 1"); err != nil {
+	if err := SetFaults(dir, "ActivateLayer 0x15 2", "ActivateLayer 0xC0370106 1",
+		"BfSetupFilter 0x5 1", "BfRemoveMapping 0x5 1", "BfGetMappings 0x5 1"); err != nil {
 		t.Fatal(err)
 	}
+	for _, call := range []Call{Bind, Unbind, Bindings} {
+		wantCode(t, m, layer, call, 0x5)
+	}
+	must(t, m, layer, Bind, Bindings, Unbind)
 	for _, code := range []syscall.Errno{0x15, 0x15, 0xC0370106} {
 		if err := m.ActivateLayer(layer); !errors.Is(err, code) {
 			t.Errorf("ActivateLayer = %v, want code 0x%x", err, uintptr(code))
@@ -796,6 +820,276 @@ func TestALayerWhoseVolumeHasGoneOrNotComeInACallThatWasKilledIsClosed(t *testin
 		must(t, m, p, Activate, Prepare)
 		wantVolume(t, m, p, 0, true)
 	})
+}
+
+// wantBound fails the test unless there are exactly these bindings.
+func wantBound(t *testing.T, m *Model, want ...Binding) {
+	t.Helper()
+	if got := m.Bound(); !reflect.DeepEqual(got, want) {
+		t.Errorf("bound are %v, want %v", got, want)
+	}
+}
+
+func TestCallsOfTheBindFilterInAnyStateSucceedOrFailWithACode(t *testing.T) {
+	for _, p := range testedPersonalities() {
+		t.Run(p.Name, func(t *testing.T) {
+			m := New(t.TempDir())
+			m.Personality = p
+			for _, test := range []struct {
+				name  string
+				done  []Call
+				call  Call
+				code  syscall.Errno
+				bound bool // after it all
+			}{
+				{"a directory can be bound", nil, Bind, 0, true},
+				{"a directory cannot be bound twice", []Call{Bind}, Bind, p.BindTwice, true},
+				{"what is bound can be unbound", []Call{Bind}, Unbind, 0, false},
+				{"what is not bound is unbound", nil, Unbind, p.UnbindAbsent, false},
+				{"what is not bound any more is unbound", []Call{Bind, Unbind}, Unbind, p.UnbindAbsent, false},
+				{"what was unbound can be bound again", []Call{Bind, Unbind}, Bind, 0, true},
+				{"bindings can be asked for", []Call{Bind}, Bindings, p.BindingsCode, true},
+			} {
+				root := makeLayer(t, false)
+				t.Run(test.name, func(t *testing.T) {
+					must(t, m, root, test.done...)
+					wantCode(t, m, root, test.call, test.code)
+					if got := len(m.Bound()) == 1; got != test.bound {
+						t.Errorf("bound are %v", m.Bound())
+					}
+					if err := m.Reboot(); err != nil {
+						t.Fatal(err)
+					}
+				})
+			}
+		})
+	}
+}
+
+func TestABindingIsWhatBindWasGivenByAnyWayToWriteItsRoot(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		root, other := makeLayer(t, false), makeLayer(t, false)
+		if other < root {
+			root, other = other, root
+		}
+		separator := string(filepath.Separator)
+		if err := errors.Join(m.Bind(other+separator, root+separator, false), m.Bind(root, other, true)); err != nil {
+			t.Fatal(err)
+		}
+		want := []Binding{{root, other, true}, {other, root + separator, false}}
+		wantBound(t, m, want...)
+		if got, err := m.Bindings(root); !reflect.DeepEqual(got, want) || err != nil {
+			t.Errorf("Bindings = %v, %v, want %v", got, err, want)
+		}
+		must(t, m, root+separator+".", Unbind)
+		must(t, m, other, Unbind)
+		wantBound(t, m)
+	})
+}
+
+func TestWhatIsNoDirectoryIsNotBound(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		root := makeLayer(t, true)
+		absent, file, link := filepath.Join(root, "absent"), filepath.Join(root, "sandbox.vhdx"), root+" link"
+		for _, test := range []struct {
+			root, source string
+			code         syscall.Errno
+		}{
+			{absent, root, errPathNotFound},
+			{file, root, errDirectory},
+			{link, root, errDirectory},
+			{root, absent, errPathNotFound},
+			{root, file, errDirectory},
+		} {
+			if test.root == link {
+				os.Symlink(root, link)
+				if _, err := os.Lstat(link); err != nil {
+					continue // under Wine
+				}
+			}
+			if err := m.Bind(test.root, test.source, false); !errors.Is(err, test.code) {
+				t.Errorf("Bind(%s, %s) = %v, want code 0x%x", test.root, test.source, err, uintptr(test.code))
+			}
+		}
+		wantBound(t, m)
+	})
+}
+
+func TestTheNameOfAVolumeIsBoundWithASeparatorAtItsEnd(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		layer, root := makeLayer(t, true), makeLayer(t, false)
+		must(t, m, layer, Activate)
+		volume, err := m.GetLayerMountPath(layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Bind(root, volume, false); !errors.Is(err, errInvalidParameter) {
+			t.Errorf("without one: %v", err)
+		}
+		if !isDir(volume + string(filepath.Separator)) {
+			t.Skip("no volumes on Windows but with Wine")
+		}
+		if err := m.Bind(root, volume+string(filepath.Separator), false); err != nil {
+			t.Errorf("with one: %v", err)
+		}
+	})
+}
+
+func TestBindingsFailsWhenARootOrSourceHasGoneAndRawBindingsDoesNot(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		for _, test := range []struct {
+			gone   func(Binding) string
+			unbind syscall.Errno
+		}{
+			{func(b Binding) string { return b.Root }, errPathNotFound},
+			{func(b Binding) string { return b.Source }, 0},
+		} {
+			b := Binding{Root: makeLayer(t, false), Source: makeLayer(t, false)}
+			if err := errors.Join(m.Bind(b.Root, b.Source, false), os.Remove(test.gone(b))); err != nil {
+				t.Fatal(err)
+			}
+			path := t.TempDir()
+			wantCode(t, m, path, Bindings, errFileNotFound)
+			if got, err := m.RawBindings(path); !reflect.DeepEqual(got, []Binding{b}) || err != nil {
+				t.Errorf("RawBindings = %v, %v, want %v", got, err, b)
+			}
+			wantCode(t, m, b.Root, Unbind, test.unbind)
+			if err := m.Reboot(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantCode(t, m, filepath.Join(t.TempDir(), "absent"), Bindings, errPathNotFound)
+	})
+}
+
+func TestBindingsOtherNamesLeadToTheSameDirectories(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.BindingsOtherNames = true
+		root := makeLayer(t, false)
+		must(t, m, root, Bind)
+		got, err := m.Bindings(root)
+		if err != nil || len(got) != 1 || got[0].Root == root {
+			t.Fatalf("Bindings = %v, %v", got, err)
+		}
+		usual, err := os.Stat(root)
+		other, err2 := os.Stat(got[0].Root)
+		if err := errors.Join(err, err2); err != nil || !os.SameFile(usual, other) {
+			t.Errorf("%s is not %s: %v", got[0].Root, root, err)
+		}
+		must(t, m, root, Unbind)
+	})
+}
+
+func TestRebootDropsTheBindings(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		root := makeLayer(t, false)
+		must(t, m, root, Bind)
+		if err := m.Reboot(); err != nil {
+			t.Fatal(err)
+		}
+		wantBound(t, m)
+		must(t, m, root, Bind)
+	})
+}
+
+func TestAnErrorOfBeforePreventsABindingAndOneOfAfterDoesNot(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		root, fault := makeLayer(t, false), errors.New("fault")
+		fail := func(call Call, path string) error {
+			if call != Bind || path != root {
+				t.Errorf("called for %s %s", call, path)
+			}
+			return fault
+		}
+		m.Before, m.After = fail, nil
+		if err := do(m, Bind, root); err != fault || len(m.Bound()) != 0 {
+			t.Errorf("Before: %v, bound are %v", err, m.Bound())
+		}
+		m.Before, m.After = nil, fail
+		if err := do(m, Bind, root); err != fault || len(m.Bound()) != 1 {
+			t.Errorf("After: %v, bound are %v", err, m.Bound())
+		}
+	})
+}
+
+func TestADirectoryIsBoundOrNotWhateverInstantAProcessIsKilledAt(t *testing.T) {
+	dir, root := t.TempDir(), makeLayer(t, false)
+	m, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls []Call
+	for range 1000 {
+		calls = append(calls, Bind, Bindings, Unbind)
+	}
+	for i := range 8 {
+		process := makeCalls(dir, root, calls...)
+		if err := process.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for len(m.Calls()) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Duration(i) * time.Millisecond)
+		if err := process.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		process.Wait()
+		code := Likely.UnbindAbsent
+		if len(m.Bound()) > 0 {
+			wantBound(t, m, Binding{Root: root, Source: filepath.Dir(root)})
+			code = 0
+		}
+		wantCode(t, m, root, Unbind, code)
+		wantBound(t, m)
+		m.ResetCalls()
+	}
+}
+
+func TestABindingThatCannotBeShownIsNotMade(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("it can be under Wine")
+	}
+	both(t, func(t *testing.T, m *Model) {
+		root := makeLayer(t, false)
+		m.Show = true
+		wantCode(t, m, root, Bind, errNotSupported)
+		wantBound(t, m)
+	})
+}
+
+func TestWhatIsBoundIsShownUnderWine(t *testing.T) {
+	m, root, source := New(""), makeLayer(t, false), makeLayer(t, true)
+	m.Show = true
+	if err := m.Bind(root, source, true); errors.Is(err, errNotSupported) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "sandbox.vhdx")); err != nil {
+		t.Error(err)
+	}
+	if os.WriteFile(filepath.Join(root, "new"), nil, 0o666) == nil {
+		t.Error("it is not read-only")
+	}
+	wantBound(t, m, Binding{root, source, true})
+	if err := hide(root); err != nil { // as a process that is killed in Unbind
+		t.Fatal(err)
+	}
+	wantBound(t, m)
+	if err := m.Bind(root, source, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "new"), nil, 0o666); err != nil {
+		t.Error(err)
+	}
+	must(t, m, root, Unbind)
+	if entries, err := os.ReadDir(root); len(entries) > 0 || err != nil {
+		t.Errorf("shown is still %v, %v", entries, err)
+	}
+	if _, err := os.Stat(filepath.Join(source, "new")); err != nil {
+		t.Error(err)
+	}
 }
 
 // makeCalls returns a process that makes the calls on the model of dir.

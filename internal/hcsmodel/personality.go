@@ -57,6 +57,17 @@ type Personality struct {
 	// NewVolume gives each activation another GUID. What is in the volume stays.
 	NewVolume bool
 
+	// BindTwice is what BfSetupFilter gives for a root that is bound already.
+	BindTwice syscall.Errno
+	// UnbindAbsent is what BfRemoveMapping gives for a directory that is not bound.
+	UnbindAbsent syscall.Errno
+	// BindingsCode is what BfGetMappings always fails with, if not 0.
+	BindingsCode syscall.Errno
+	// BindingsOtherNames makes it name each root in another way than BfSetupFilter
+	// was called with, one that leads to the same directory. go-winio makes the
+	// usual path of it again where one comes from bindfltapi.dll.
+	BindingsOtherNames bool
+
 	// CommittedKeepsScratch asks tests to make committed layers with a
 	// sandbox.vhdx beside their directory Files. The model does not look at it.
 	CommittedKeepsScratch bool
@@ -98,6 +109,11 @@ var Likely = Personality{
 	ClosedPath: ClosedPathNotReady,
 	// Assumption: the call is a no-op for a read-only layer, as ActivateLayer is.
 	DetachReadOnly: false,
+	// Assumption: ERROR_ALREADY_EXISTS. No report tells.
+	BindTwice: 0xb7,
+	// ERROR_NOT_FOUND, one of the two that containerd takes for "not bound"
+	// (containerd 2, core/mount/mount_windows.go).
+	UnbindAbsent: 0x490,
 }
 
 // Personalities are the named sets: Likely first, then those that differ from it in
@@ -143,6 +159,18 @@ var Personalities = []Personality{
 	// containerd keeps the scratch disk in committed layers.
 	likelyBut("keeps-scratch", func(p *Personality) { p.CommittedKeepsScratch = true }),
 
+	// STATUS_INVALID_PARAMETER by go-winio's comment on the flag that it passes,
+	// BINDFLT_FLAG_NO_MULTIPLE_TARGETS.
+	likelyBut("bind-twice-0x57", func(p *Personality) { p.BindTwice = 0x57 }),
+	// ERROR_INVALID_PARAMETER is the other one that containerd takes for "not bound".
+	likelyBut("unbind-absent-0x57", func(p *Personality) { p.UnbindAbsent = 0x57 }),
+	// Assumption: as all of the bind filter was to SYSTEM in a HostProcess container
+	// (buildkit issue 6590).
+	likelyBut("bindings-denied", func(p *Personality) { p.BindingsCode = 0x5 }),
+	// Assumption: BfGetMappings names what the file system has opened, such as
+	// \Device\HarddiskVolume2\dir, and not every name leads back to the caller's.
+	likelyBut("bindings-other-names", func(p *Personality) { p.BindingsOtherNames = true }),
+
 	// Assumption: what one host may do, it may do together with the rest.
 	{
 		Name:               "all-different-a",
@@ -153,6 +181,9 @@ var Personalities = []Personality{
 		ClosedPath:         ClosedPathDirectory,
 		VolumeLingers:      3,
 		NewVolume:          true,
+		BindTwice:          0x57,
+		UnbindAbsent:       0x490,
+		BindingsOtherNames: true,
 	},
 	{
 		Name:               "all-different-b",
@@ -164,6 +195,9 @@ var Personalities = []Personality{
 		TrailingBackslash:  true,
 		VolumeLate:         2,
 		DetachReadOnly:     true,
+		BindTwice:          0xb7,
+		UnbindAbsent:       0x57,
+		BindingsCode:       0x5,
 	},
 	{
 		Name:                  "all-different-c",
@@ -175,6 +209,9 @@ var Personalities = []Personality{
 		OpenPathEmpty:         true,
 		NewVolume:             true,
 		DetachReadOnly:        true,
+		BindTwice:             0x57,
+		UnbindAbsent:          0x57,
+		BindingsCode:          0x7a, // Assumption: there are too many for go-winio's buffer.
 		CommittedKeepsScratch: true,
 	},
 }
@@ -198,7 +235,7 @@ func Named(name string) (Personality, bool) {
 }
 
 // SetPersonality sets the personality of every model that is opened in dir from
-// now on; the simulated vmcompute.dll opens one for each call. It makes dir when
+// now on; the simulated DLLs open one for each call. It makes dir when
 // needed. Layers that are open stay so.
 func SetPersonality(dir string, p Personality) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {

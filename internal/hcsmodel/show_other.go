@@ -1,0 +1,9 @@
+//go:build !(windows && amd64)
+
+package hcsmodel
+
+import "errors"
+
+func show(Binding) error { return errors.ErrUnsupported }
+func shown(string) bool  { return false }
+func hide(string) error  { return errors.ErrUnsupported }

@@ -1,0 +1,14 @@
+#include "textflag.h"
+
+// func linux(call, a, b, c, d, e uintptr) uintptr
+TEXT ·linux(SB), NOSPLIT, $0-56
+	MOVQ call+0(FP), AX
+	MOVQ a+8(FP), DI
+	MOVQ b+16(FP), SI
+	MOVQ c+24(FP), DX
+	MOVQ d+32(FP), R10
+	MOVQ e+40(FP), R8
+	SYSCALL
+	NEGQ AX
+	MOVQ AX, ret+48(FP)
+	RET
