@@ -31,9 +31,9 @@ type binding struct{ root, source string }
 var errNoFilter = errors.WithMessage(stderrors.ErrUnsupported,
 	"this system has no bind filter, which came with Windows Server 2019: show layers by links, with UseBindFilter(false)")
 
-// notBound are the codes with which Unbind says that nothing is bound: containerd takes the first
-// two for that, and the others are of a root that has gone.
-var notBound = []syscall.Errno{errorInvalidParameter, errorNotFound, errorFileNotFound, errorPathNotFound}
+// notBound are the codes that containerd takes for the answer of Unbind that nothing is bound. They
+// count where the bindings cannot be listed.
+var notBound = []syscall.Errno{errorInvalidParameter, errorNotFound}
 
 // checkUnbound refuses a target at which something is bound already: should Bind fail, what is
 // there then must be known not to be of another program. A list that cannot be had does not
@@ -106,10 +106,13 @@ func (mt *mounter) unbind(r *record, at *target) (err error) {
 			err = nil
 			return true
 		}
+		if listErr != nil && isGone(at.Resolved) && os.Mkdir(at.Resolved, 0o755) == nil {
+			at.Made = true // A binding whose root has gone may not be found, nor the others be listed.
+		}
 		// It is asked also where nothing is listed, as names may differ.
 		err = mt.filter.Unbind(at.Resolved)
-		if listErr == nil && len(bound) == 0 || listErr != nil && isAny(err, notBound...) {
-			err = nil
+		if listErr == nil && len(bound) == 0 || listErr != nil && isAny(err, notBound...) || !isDirectory(at.Resolved) {
+			err = nil // it has gone
 		}
 		return err == nil
 	})

@@ -10,6 +10,15 @@ import (
 )
 
 func TestAMountAndUnmountChangeFiveFilesOfTheTableAndFlushThree(t *testing.T) {
+	wantCounts(t, 5, 3, "mount at an empty directory", "unmount by target")
+}
+
+func TestABindingCostsTheTableNoMoreThanALink(t *testing.T) {
+	wantCounts(t, 5, 2, "mount at an empty directory, bound", "unmount by target, bound")
+}
+
+func wantCounts(t *testing.T, wantChanges, wantFlushes int, scenarios ...string) {
+	t.Helper()
 	h := sharedHost(t, newHost(t).dir)
 	if err := h.table.hold(); err != nil {
 		t.Fatal(err)
@@ -18,7 +27,7 @@ func TestAMountAndUnmountChangeFiveFilesOfTheTableAndFlushThree(t *testing.T) {
 	h.mkdir(h.target("a"))
 	var changes, flushes []string
 	child := startChild(t)
-	for _, name := range []string{"mount at an empty directory", "unmount by target"} {
+	for _, name := range scenarios {
 		err := child.run(scenarioNamed(t, name), h.dir, func(c change) {
 			path, isTables := strings.CutPrefix(c.path, h.path("table")+"/")
 			switch c.number {
@@ -36,8 +45,8 @@ func TestAMountAndUnmountChangeFiveFilesOfTheTableAndFlushThree(t *testing.T) {
 		}
 	}
 	h.wantClosed()
-	if len(changes) != 5 || len(flushes) != 3 {
-		t.Errorf("%d changes %q and %d flushes %q, want 5 and 3", len(changes), changes, len(flushes), flushes)
+	if len(changes) != wantChanges || len(flushes) != wantFlushes {
+		t.Errorf("%d changes %q and %d flushes %q, want %d and %d", len(changes), changes, len(flushes), flushes, wantChanges, wantFlushes)
 	}
 }
 

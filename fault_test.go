@@ -433,7 +433,6 @@ func (h *host) wantDone(s scenario, m *Mount) {
 
 // shownAt returns what a target shows by a link or a binding, or "".
 func (h *host) shownAt(target string) string {
-	h.t.Helper()
 	for _, b := range h.model.Bound() {
 		if b.Root == target {
 			return b.Source

@@ -140,9 +140,14 @@ func (h *host) mkdir(path string) string {
 }
 
 func (h *host) mount(m *Mount, target string) error {
+	return h.binding(strings.Contains(h.bindsAt, filepath.Base(target))).mount(context.Background(), m, target)
+}
+
+// binding is the mounter as it is where the process has chosen bindings, or else links.
+func (h *host) binding(on bool) *mounter {
 	mt := *h.mounter
-	mt.binds = strings.Contains(h.bindsAt, filepath.Base(target))
-	return mt.mount(context.Background(), m, target)
+	mt.binds = on
+	return &mt
 }
 
 func (h *host) mustMount(m *Mount, target string) {

@@ -244,11 +244,16 @@ func isGone(path string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
+// isDirectory reports whether path is a directory, and no link to one.
+func isDirectory(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
+}
+
 // isLayer reports whether path is the directory of a layer: it holds a scratch disk,
 // the chain of its parents, or both files and registry hives.
 func isLayer(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil || !info.IsDir() {
+	if !isDirectory(path) {
 		return false
 	}
 	holds := func(name string) bool { return !isGone(filepath.Join(path, name)) }

@@ -144,11 +144,13 @@ func serveRandom(orders io.Reader, answers io.Writer) error {
 }
 
 // elsewhereKills are what kills another process, as hcsmodel.SetFaults takes it.
-var elsewhereKills = killsOf(hcsmodel.Activate, hcsmodel.Prepare, hcsmodel.MountPath, hcsmodel.Unprepare, hcsmodel.Deactivate)
+var elsewhereKills = killsOf(hcsmodel.Activate, hcsmodel.Prepare, hcsmodel.MountPath, hcsmodel.Unprepare, hcsmodel.Deactivate,
+	hcsmodel.Bind, hcsmodel.Unbind, hcsmodel.Bindings)
 
 // elsewhereFaults are errors for an instant and for good, and the kills.
 var elsewhereFaults = append([]string{
 	"ActivateLayer 0x15", "PrepareLayer 0x48f", "GetLayerMountPath 0x15", "UnprepareLayer 0x15", "DeactivateLayer 0x48f",
+	"BfSetupFilter 0x20", "BfRemoveMapping 0x20", "BfGetMappings 0x20",
 	"ActivateLayer 0x20", "PrepareLayer 0x57", "GetLayerMountPath 0x1f", "UnprepareLayer 0x1f", "DeactivateLayer 0x20",
 }, elsewhereKills...)
 

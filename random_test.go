@@ -109,6 +109,7 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 // that is only reckoned.
 type world struct {
 	at      map[string]string    // what is at a place, such as "mnt/a", the way tree lists it
+	bound   map[string]string    // the layers that are bound, by place
 	records map[string]layerMark // by layer
 	open    map[string]bool      // layers that HCS has open
 }
@@ -120,7 +121,10 @@ type layerMark struct {
 	targets map[string]targetMark
 }
 
-type targetMark struct{ replaced, restored, shown bool }
+type targetMark struct {
+	bound                           boot // in which start of the system; "" is a link
+	made, replaced, restored, shown bool
+}
 
 // boot tells when the layer of a record was opened.
 type boot string
@@ -128,7 +132,7 @@ type boot string
 const (
 	now    boot = "now"    // since the system was started
 	before boot = "before" // in an earlier start of the system
-	closed boot = "closed" // and is closed again
+	closed boot = "closed" // and is closed again, or was never bound
 )
 
 // Things at a place, as tree lists them after the name of the place. The user's
@@ -249,7 +253,7 @@ func (tb *rapidTB) Fatalf(format string, args ...any) { tb.Fatal(fmt.Sprintf(for
 // What the operations do to the reference when HCS does its part.
 
 // reckonMount returns whether the mount is refused.
-func (r *random) reckonMount(w *world, layer, place string) (refused bool) {
+func (r *random) reckonMount(w *world, layer, place string, bind bool) (refused bool) {
 	if old := w.layerAt(place); old != "" {
 		if r.isLive(w, place) {
 			return true
@@ -257,7 +261,7 @@ func (r *random) reckonMount(w *world, layer, place string) (refused bool) {
 		r.reckonTakeAway(w, old, place)
 	}
 	thing := w.at[place]
-	if thing != absent && thing != emptyDir {
+	if thing != absent && thing != emptyDir && !(bind && thing == userDir) {
 		return true
 	}
 	record, known := w.records[layer]
@@ -269,16 +273,25 @@ func (r *random) reckonMount(w *world, layer, place string) (refused bool) {
 		record = layerMark{boot: now, opened: true, targets: map[string]targetMark{}}
 		w.open[layer] = true
 	}
-	record.targets[place] = targetMark{replaced: thing == emptyDir, shown: true}
 	w.records[layer] = record
-	w.at[place] = linkTo(layer)
+	if !bind {
+		record.targets[place] = targetMark{replaced: thing == emptyDir, shown: true}
+		w.at[place] = linkTo(layer)
+		return false
+	}
+	record.targets[place] = targetMark{bound: now, made: thing == absent, shown: true}
+	w.bound[place] = layer
+	if thing == absent {
+		w.at[place] = emptyDir
+	}
 	return false
 }
 
 // isLive reports whether a place shows a layer.
 func (r *random) isLive(w *world, place string) bool {
 	layer := w.layerAt(place)
-	return w.records[layer].targets[place].shown && w.isLinked(layer, place) && r.seemsOpen(w, layer)
+	at := w.records[layer].targets[place]
+	return at.shown && (at.bound == now || w.isLinked(layer, place)) && r.seemsOpen(w, layer)
 }
 
 // isWhole reports whether a layer is shown, so that it is not opened again.
@@ -307,7 +320,8 @@ func (m layerMark) isShown() bool {
 
 // isLinked reports whether the link to a layer is at a place.
 func (w *world) isLinked(layer, place string) bool {
-	return w.records[layer].opened && w.at[place] == linkTo(layer)
+	record := w.records[layer]
+	return record.opened && record.targets[place].bound == "" && w.at[place] == linkTo(layer)
 }
 
 // leaving returns the places that a layer is taken from with some of them.
@@ -326,6 +340,11 @@ func (r *random) reckonTakeAway(w *world, layer string, places ...string) {
 	record := w.records[layer]
 	for _, place := range w.leaving(layer, places...) {
 		at := record.targets[place]
+		if at.bound != "" {
+			r.reckonUnbind(w, at, place)
+			delete(record.targets, place)
+			continue
+		}
 		linked := w.isLinked(layer, place)
 		if at.shown && at.replaced {
 			at.restored = !linked
@@ -347,6 +366,18 @@ func (r *random) reckonTakeAway(w *world, layer string, places ...string) {
 	}
 }
 
+func (r *random) reckonUnbind(w *world, at targetMark, place string) {
+	if at.restored {
+		return
+	}
+	if at.bound == now {
+		delete(w.bound, place)
+	}
+	if at.made && w.at[place] == emptyDir {
+		delete(w.at, place)
+	}
+}
+
 func (r *random) reckonUnmount(w *world, places []string) {
 	for _, place := range places {
 		if layer := w.layerAt(place); layer != "" {
@@ -356,7 +387,7 @@ func (r *random) reckonUnmount(w *world, places []string) {
 }
 
 func newWorld() world {
-	return world{map[string]string{}, map[string]layerMark{}, map[string]bool{}}
+	return world{map[string]string{}, map[string]string{}, map[string]layerMark{}, map[string]bool{}}
 }
 
 // layerAt returns the layer that has the place on record, or "".
@@ -383,6 +414,9 @@ func (w *world) clone() *world {
 	c := newWorld()
 	for place, thing := range w.at {
 		c.at[place] = thing
+	}
+	for place, layer := range w.bound {
+		c.bound[place] = layer
 	}
 	for layer, record := range w.records {
 		c.records[layer] = record.clone()
@@ -420,15 +454,15 @@ type step struct {
 }
 
 func (r *random) mountAny(rt *rapid.T) {
-	layer, place := drawLayer(rt), drawPlace(rt)
+	layer, place, bind := drawLayer(rt), drawPlace(rt), rapid.Bool().Draw(rt, "bind")
 	s := step{
-		work:   randomWork{"mount", layer, place},
+		work:   randomWork{"mount", layer, place, bind},
 		want:   r.world.clone(),
 		places: []string{place},
 		layers: []string{layer, r.world.layerAt(place)},
 		mounts: true,
 	}
-	if r.reckonMount(s.want, layer, place) {
+	if r.reckonMount(s.want, layer, place, bind) {
 		s.wantErr = os.ErrExist
 	}
 	r.run(rt, s)
@@ -470,8 +504,9 @@ func (r *random) runUnmount(rt *rapid.T, work randomWork, places []string, layer
 func (r *random) mountTemporarily(rt *rapid.T) {
 	layer := drawLayer(rt)
 	op := rapid.SampledFrom([]string{"temporarily", "temporarily, fails", "temporarily, panics"}).Draw(rt, "op")
+	bind := rapid.Bool().Draw(rt, "bind")
 	s := step{
-		work:      randomWork{Op: op, Layer: layer},
+		work:      randomWork{Op: op, Layer: layer, Bind: bind},
 		want:      r.world.clone(),
 		wantErr:   allowedErrors[op],
 		panics:    op == "temporarily, panics",
@@ -480,7 +515,7 @@ func (r *random) mountTemporarily(rt *rapid.T) {
 	}
 	const place = "temp/new"
 	s.want.at[place] = emptyDir
-	r.reckonMount(s.want, layer, place)
+	r.reckonMount(s.want, layer, place, bind)
 	r.reckonUnmount(s.want, []string{place})
 	delete(s.want.at, place)
 	r.run(rt, s)
@@ -500,7 +535,7 @@ func (r *random) lookUp(rt *rapid.T) {
 	}
 	m := r.mounts[layer]
 	if err != nil || info.Mountpoint != r.path(place) || info.Source != m.Source || info.FSType != layerType ||
-		r.world.at[place] == linkTo(layer) && describe(r.path(place)) != "link to "+info.Root {
+		(r.world.bound[place] == layer || r.world.isLinked(layer, place)) && r.shownAt(r.path(place)) != info.Root {
 		r.t.Fatalf("lookup of %s: %+v, %v", place, info, err)
 	}
 }
@@ -509,8 +544,14 @@ func (r *random) lookUp(rt *rapid.T) {
 func (r *random) startAgain() {
 	r.ops++
 	r.reboot()
-	r.world.open = map[string]bool{}
+	r.world.open, r.world.bound = map[string]bool{}, map[string]string{}
 	for layer, record := range r.world.records {
+		for place, at := range record.targets {
+			if at.bound == now {
+				at.bound = before
+				record.targets[place] = at
+			}
+		}
 		if record.boot == now {
 			record.boot = before
 			r.world.records[layer] = record
@@ -524,6 +565,9 @@ func (r *random) put(rt *rapid.T) {
 	r.ops++
 	place := drawPlace(rt)
 	thing := rapid.SampledFrom([]string{absent, emptyDir, absent, emptyDir, userFile, userDir, linkPrefix}).Draw(rt, "thing")
+	if r.world.bound[place] != "" {
+		return // Windows removes no directory that is in use
+	}
 	path := r.path(place)
 	if err := os.RemoveAll(path); err != nil {
 		r.t.Fatal(err)
@@ -640,6 +684,11 @@ func (r *random) wantNoOpenLayerWithoutRecord() {
 			r.t.Fatalf("layer %s is open without a record", layer)
 		}
 	}
+	for place, layer := range r.world.bound {
+		if r.world.records[layer].targets[place].bound != now {
+			r.t.Fatalf("layer %s is bound to %s without a record", layer, place)
+		}
+	}
 }
 
 // wantParents fails the test when HCS was given the parents of another layer.
@@ -668,7 +717,8 @@ func (r *random) wantParents() {
 func (r *random) wantWholeMounts() {
 	for layer, record := range r.world.records {
 		for place, at := range record.targets {
-			if !at.shown || record.boot != now || !r.world.isLinked(layer, place) || !r.world.open[layer] {
+			there := r.world.isLinked(layer, place) || at.bound == now && r.world.bound[place] == layer
+			if !at.shown || record.boot != now || !there || !r.world.open[layer] {
 				r.t.Fatalf("half a mount at %s in\n%+v", place, r.world)
 			}
 		}
@@ -685,21 +735,26 @@ func (r *random) observe() world {
 			}
 		}
 	}
+	bound := map[string]string{}
+	for _, b := range r.model.Bound() {
+		bound[strings.TrimPrefix(b.Root, r.dir+"/")] = b.Source
+	}
 	for _, record := range r.records() {
 		layer := filepath.Base(record.Source)
 		if record.Source != r.path("layers", layer) || record.ReadOnly != isReadOnly(record.Source) {
 			r.t.Fatalf("record %+v", record)
 		}
-		mark := layerMark{boot: before, opened: record.Volume != "", targets: map[string]targetMark{}}
-		switch record.Boot {
-		case r.boot:
-			mark.boot = now
-		case "":
+		mark := layerMark{boot: r.mark(record.Boot), opened: record.Volume != "", targets: map[string]targetMark{}}
+		if mark.boot == "" {
 			mark.boot = closed
 		}
 		for _, at := range record.Targets {
 			place := strings.TrimPrefix(at.Path, r.dir+"/")
-			mark.targets[place] = targetMark{at.Replaced, at.Restored, at.Shown}
+			mark.targets[place] = targetMark{r.mark(at.Bound), at.Made, at.Replaced, at.Restored, at.Shown}
+			if source, is := bound[place]; is && mark.opened && source == record.destination() {
+				w.bound[place] = layer
+				delete(bound, place)
+			}
 			if mark.opened && w.at[place] == linkPrefix+record.destination()+"\n" {
 				w.at[place] = linkTo(layer)
 			}
@@ -709,7 +764,23 @@ func (r *random) observe() world {
 	for _, layer := range r.model.OpenLayers() {
 		w.open[filepath.Base(layer)] = true
 	}
+	for place, source := range bound {
+		w.bound[place] = source
+	}
 	return w
+}
+
+// mark is the start of the system that a record names.
+func (r *random) mark(id string) boot {
+	switch id {
+	case r.boot:
+		return now
+	case neverBound:
+		return closed
+	case "":
+		return ""
+	}
+	return before
 }
 
 // What a step may leave behind when one of its HCS calls went wrong.
@@ -738,6 +809,17 @@ func (r *random) wantAllowed(s step, before, got world, failed, died bool) {
 		}
 		if got.open[layer] != before.open[layer] && !allowsChange(s, before, layer, leaving) {
 			r.t.Fatalf("%+v: layer %s open is %v", s.work, layer, got.open[layer])
+		}
+	}
+	for place, layer := range got.bound {
+		tried := s.mounts && s.work.Bind && place == s.work.Place || s.temporary && strings.HasPrefix(place, "temp/")
+		if before.bound[place] != layer && !(tried && layer == s.work.Layer) {
+			r.t.Fatalf("%+v: at %s is bound %s where there was %q", s.work, place, layer, before.bound[place])
+		}
+	}
+	for place, layer := range before.bound {
+		if got.bound[place] != layer && !contains(leaving, place) {
+			r.t.Fatalf("%+v: at %s is bound %q where there was %s", s.work, place, got.bound[place], layer)
 		}
 	}
 	if s.wantErr == os.ErrExist && !died && s.mounts && r.isLive(&before, s.places[0]) && !reflect.DeepEqual(before, got) {
@@ -777,10 +859,18 @@ func (r *random) allowsThing(s step, before, got world, place string, leaving []
 		return is == emptyDir
 	}
 	layer := before.layerAt(place)
-	if !contains(leaving, place) || was != absent && !before.isLinked(layer, place) {
+	at := before.records[layer].targets[place]
+	tried := got.records[s.work.Layer].targets[place]
+	if s.mounts && place == s.work.Place && tried.made && is == emptyDir && (was == absent || before.isLinked(layer, place)) {
+		return true
+	}
+	if contains(leaving, place) && was == absent && is == emptyDir && at.bound == now {
+		return true // so that the bind filter finds its root, and the next Unmount removes it
+	}
+	if !contains(leaving, place) || was != absent && !before.isLinked(layer, place) && !(at.made && was == emptyDir) {
 		return false
 	}
-	return is == absent || is == emptyDir && before.records[layer].targets[place].replaced
+	return is == absent || is == emptyDir && at.replaced
 }
 
 // allowsRecord tells whether a step that failed may leave the record of a layer: the old
@@ -839,11 +929,14 @@ func allowsChange(s step, before world, layer string, leaving []string) bool {
 // Operations at once.
 
 // randomWork is one operation of a goroutine.
-type randomWork struct{ Op, Layer, Place string }
+type randomWork struct {
+	Op, Layer, Place string
+	Bind             bool // and make no link
+}
 
 func drawWork(rt *rapid.T) randomWork {
 	ops := []string{"mount", "unmount", "unmount layer", "unmount all", "unmount below", "look up", "temporarily", "temporarily, fails"}
-	return randomWork{rapid.SampledFrom(ops).Draw(rt, "op"), drawLayer(rt), drawPlace(rt)}
+	return randomWork{rapid.SampledFrom(ops).Draw(rt, "op"), drawLayer(rt), drawPlace(rt), rapid.Bool().Draw(rt, "bind")}
 }
 
 // allowedErrors are those that an operation may have at any time.
@@ -875,10 +968,10 @@ func (r *random) workAll(script []randomWork) error {
 
 func (r *random) work(work randomWork) error {
 	m, path := r.mounts[work.Layer], r.path(work.Place)
-	ctx := context.Background()
+	ctx, mt := context.Background(), r.binding(work.Bind)
 	switch work.Op {
 	case "mount":
-		return r.mount(m, path)
+		return mt.mount(ctx, m, path)
 	case "unmount":
 		return r.unmount(path)
 	case "unmount all":
@@ -893,8 +986,8 @@ func (r *random) work(work randomWork) error {
 		_, err := r.lookup(path)
 		return err
 	}
-	return r.withTempMount(ctx, []Mount{*m}, func(root string) error {
-		text, err := os.ReadFile(filepath.Join(root, "data"))
+	return mt.withTempMount(ctx, []Mount{*m}, func(root string) error {
+		text, err := os.ReadFile(filepath.Join(r.shownAt(root), "data"))
 		unmounted := err != nil && !r.alone // by somebody else
 		if string(text) != "of layer "+work.Layer && !unmounted {
 			return fmt.Errorf("the callback was shown %q, %v", text, err)

@@ -1,0 +1,364 @@
+//go:build !windows
+
+package mount
+
+import (
+	"context"
+	stderrors "errors"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/seed-941ae793/mount/internal/hcsmodel"
+)
+
+// bindingHost is a host that shows layers by bindings.
+func bindingHost(t testing.TB, p hcsmodel.Personality) *host {
+	h := newHostOf(t, p)
+	h.mounter.binds = true
+	h.bindsAt = "ab"
+	return h
+}
+
+// inFilterPersonalities runs a test under those in which the bind filter answers differently.
+func inFilterPersonalities(t *testing.T, test func(t *testing.T, h *host)) {
+	for _, name := range []string{"likely", "bind-twice-0x57", "unbind-absent-0x57", "bindings-denied", "bindings-other-names"} {
+		t.Run(name, func(t *testing.T) {
+			p, found := hcsmodel.Named(name)
+			if !found {
+				t.Fatal("no such personality")
+			}
+			test(t, bindingHost(t, p))
+		})
+	}
+}
+
+func TestABindingKeepsWhatIsInTheDirectoryOfTheTarget(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		m := h.scratch("2")
+		h.write(h.target("a/mine"), "mine")
+		h.mustMount(m, h.target("a"))
+		h.wantBound(hcsmodel.Binding{Root: h.target("a"), Source: h.link(m)})
+		h.wantAt(h.target("a"), `directory of ["mine"]`)
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), `directory of ["mine"]`)
+		h.wantClosed()
+	})
+}
+
+func TestADirectoryIsMadeForABindingAndRemovedAgain(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		h.mustMount(h.scratch("2"), h.target("a"))
+		h.wantAt(h.target("a"), "directory of []")
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "nothing")
+		h.wantClosed()
+	})
+}
+
+func TestADirectoryThatWasMadeForABindingStaysWithWhatAUserPutThere(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.write(h.target("a/mine"), "mine")
+	h.mustUnmount(h.target("a"))
+	h.wantAt(h.target("a"), `directory of ["mine"]`)
+	h.wantClosed()
+}
+
+func TestABindingShowsTheFilesFolderOfALayerWithoutParents(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	m := h.base("0")
+	h.mustMount(m, h.target("a"))
+	h.wantBound(hcsmodel.Binding{Root: h.target("a"), Source: m.Source + "/Files"})
+}
+
+func TestABindingOfAReadOnlyMountIsReadOnlyAndLookupSaysSo(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	m := h.base("0")
+	m.Options = []string{"ro"}
+	h.mustMount(m, h.target("a"))
+	h.wantBound(hcsmodel.Binding{Root: h.target("a"), Source: m.Source + "/Files", ReadOnly: true})
+	if info, err := h.lookup(h.target("a")); err != nil || info.Options != "ro" {
+		t.Errorf("Lookup says %+v, %v", info, err)
+	}
+}
+
+func TestLookupDoesNotCallALinkReadOnly(t *testing.T) {
+	h := newHost(t)
+	m := h.base("0")
+	m.Options = []string{"ro"}
+	h.mustMount(m, h.target("a"))
+	if info, err := h.lookup(h.target("a")); err != nil || info.Options != "" {
+		t.Errorf("Lookup says %+v, %v", info, err)
+	}
+}
+
+func TestATemporaryMountIsBoundAndItsDirectoryRemoved(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		tempLocation.dir = h.path("mnt")
+		t.Cleanup(func() { tempLocation.dir = "" })
+		err := h.withTempMount(context.Background(), readonlyMounts([]Mount{*h.base("0")}), func(root string) error {
+			h.wantBound(hcsmodel.Binding{Root: root, Source: h.path("layers/0/Files"), ReadOnly: true})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.wantAt(h.path("mnt"), "directory of []")
+		h.wantClosed()
+	})
+}
+
+func TestCleanupTempMountsUnbindsWhatAKilledProcessLeftAndRemovesItsDirectory(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		tempLocation.dir = h.path("mnt")
+		t.Cleanup(func() { tempLocation.dir = "" })
+		m := h.scratch("2")
+		h.mustMount(m, h.mkdir(h.target("a")))
+		h.write(h.target("b/mine"), "mine")
+		h.mustMount(m, h.target("b"))
+		if failed, err := h.cleanupTempMounts(); len(failed) > 0 || err != nil {
+			t.Fatal(failed, err)
+		}
+		h.wantAt(h.path("mnt"), `directory of ["b"]`)
+		h.wantAt(h.target("b"), `directory of ["mine"]`)
+		h.wantClosed()
+	})
+}
+
+func TestALayerIsShownByALinkHereAndABindingThere(t *testing.T) {
+	for _, order := range []string{"ab", "ba"} {
+		inFilterPersonalities(t, func(t *testing.T, h *host) {
+			h.bindsAt = "a"
+			m := h.scratch("2")
+			h.mustMount(m, h.target("a"))
+			h.mustMount(m, h.target("b"))
+			h.wantAt(h.target("b"), "link to "+h.link(m))
+			h.wantBound(hcsmodel.Binding{Root: h.target("a"), Source: h.link(m)})
+			h.mustUnmount(h.target(order[:1]))
+			h.wantOpen("2")
+			h.mustUnmount(h.target(order[1:]))
+			h.wantClosed()
+			h.wantAt(h.path("mnt"), "directory of []")
+		})
+	}
+}
+
+func TestABindingIsUnmountedByAProcessThatHasChosenLinks(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		h.mustMount(h.scratch("2"), h.target("a"))
+		if _, err := h.binding(false).unmount(h.target("a")); err != nil {
+			t.Fatal(err)
+		}
+		h.wantAt(h.target("a"), "nothing")
+		h.wantClosed()
+	})
+}
+
+func TestALiveBindingIsRefusedAndUntouched(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		m := h.scratch("2")
+		h.mustMount(m, h.target("a"))
+		want := h.model.Bound()
+		wantError(t, h.mount(m, h.target("a")), "it shows layer "+m.Source, os.ErrExist)
+		h.wantBound(want...)
+		h.wantOpen("2")
+	})
+}
+
+func TestWhatIsNoDirectoryIsNotBoundOver(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	h.write(h.target("file"), "mine")
+	symlink(t, h.path("layers"), h.target("a"))
+	for _, name := range []string{"file", "a"} {
+		h.bindsAt = name
+		wantError(t, h.mount(h.scratch("2"), h.target(name)), "neither absent nor a directory", os.ErrExist)
+	}
+	h.wantClosed()
+}
+
+func TestATargetAtWhichAnotherProgramHasBoundSomethingIsRefusedBeforeHCSIsCalled(t *testing.T) {
+	for _, name := range []string{"likely", "bindings-other-names"} {
+		p, _ := hcsmodel.Named(name)
+		h := bindingHost(t, p)
+		others := h.bindOthers("a")
+		wantError(t, h.mount(h.scratch("2"), h.target("a")), others.Source+" is bound there", os.ErrExist)
+		h.wantBound(others)
+		h.wantAt(h.target("a"), "directory of []")
+		for _, call := range h.model.Calls() {
+			if call != "BfGetMappings "+h.path("mnt") && call != "BfSetupFilter "+h.target("a")+" "+others.Source {
+				t.Errorf("called %s", call)
+			}
+		}
+	}
+}
+
+// bindOthers makes the binding of another program at a target.
+func (h *host) bindOthers(target string) hcsmodel.Binding {
+	h.t.Helper()
+	if isGone(h.target(target)) {
+		h.mkdir(h.target(target))
+	}
+	others := hcsmodel.Binding{Root: h.target(target), Source: h.mkdir(h.path("others"))}
+	if err := h.model.Bind(others.Root, others.Source, false); err != nil {
+		h.t.Fatal(err)
+	}
+	return others
+}
+
+func TestWhereBindingsCannotBeListedThatOfAnotherProgramIsRefusedAndStays(t *testing.T) {
+	p, _ := hcsmodel.Named("bindings-denied")
+	h := bindingHost(t, p)
+	others := h.bindOthers("a")
+	wantError(t, h.mount(h.scratch("2"), h.target("a")), "failed to bind layer", p.BindTwice)
+	h.wantOpen()
+	h.wantBound(others)
+	if records := h.records(); len(records) > 0 {
+		t.Errorf("on record: %+v", records)
+	}
+}
+
+func TestUnmountLeavesAloneWhatAnotherProgramHasBoundSince(t *testing.T) {
+	for _, name := range []string{"likely", "bindings-other-names"} {
+		p, _ := hcsmodel.Named(name)
+		h := bindingHost(t, p)
+		h.mustMount(h.scratch("2"), h.target("a"))
+		h.unbind("a")
+		others := h.bindOthers("a")
+		h.mustUnmount(h.target("a"))
+		h.wantBound(others)
+		h.wantOpen()
+		if records := h.records(); len(records) > 0 {
+			t.Errorf("on record: %+v", records)
+		}
+	}
+}
+
+func (h *host) unbind(target string) {
+	h.t.Helper()
+	if err := h.model.Unbind(h.target(target)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestABindingThatHasGoneIsNoErrorOfUnmount(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		h.mustMount(h.scratch("2"), h.target("a"))
+		h.unbind("a")
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "nothing")
+		h.wantClosed()
+	})
+}
+
+func TestABindingWhoseDirectoryWasRemovedIsTakenAway(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		h.mustMount(h.scratch("2"), h.target("a"))
+		if err := os.Remove(h.target("a")); err != nil {
+			t.Fatal(err)
+		}
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "nothing")
+		h.wantClosed()
+	})
+}
+
+func TestABindingThatCannotBeRemovedKeepsItsRecordUntilUnmountIsRepeated(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		h.mustMount(h.scratch("2"), h.target("a"))
+		h.failEvery(errorSharingViolation, hcsmodel.Unbind)
+		wantError(t, h.unmount(h.target("a")), "failed to unbind layer "+h.path("layers/2")+" from "+h.target("a"), errorSharingViolation)
+		h.model.Before = nil
+		if len(h.records()) != 1 {
+			t.Fatalf("on record: %+v", h.records())
+		}
+		h.mustUnmount(h.target("a"))
+		h.wantAt(h.target("a"), "nothing")
+		h.wantClosed()
+	})
+}
+
+func TestABindingThatIsRemovedThoughTheFilterSaysOtherwiseIsNoError(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.model.After = func(call hcsmodel.Call, layer string) error {
+		if call == hcsmodel.Unbind {
+			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
+		}
+		return nil
+	}
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+func TestWithoutABindFilterAMountIsRefusedBeforeAnythingIsTouched(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	h.mounter.filter = noFilter{}
+	wantError(t, h.mount(h.scratch("2"), h.target("a")), "UseBindFilter(false)", stderrors.ErrUnsupported)
+	h.wantCalls()
+	h.wantAt(h.target("a"), "nothing")
+	h.wantClosed()
+}
+
+// noFilter is the bind filter of a system that has none.
+type noFilter struct{}
+
+func (noFilter) Bind(string, string, bool) error          { return errNoFilter }
+func (noFilter) Unbind(string) error                      { return errNoFilter }
+func (noFilter) Bindings(string) (b []binding, err error) { return nil, errNoFilter }
+
+func TestABindFilterThatIsDeniedFailsTheMountWhichIsUndone(t *testing.T) {
+	for name, denied := range map[string][]hcsmodel.Call{
+		"to bind":          {hcsmodel.Bind},
+		"to bind and list": {hcsmodel.Bind, hcsmodel.Bindings},
+		"altogether":       {hcsmodel.Bind, hcsmodel.Bindings, hcsmodel.Unbind},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := bindingHost(t, hcsmodel.Likely)
+			h.failEvery(errorAccessDenied, denied...)
+			err := h.mount(h.scratch("2"), h.target("a"))
+			wantError(t, err, "the bind filter is denied to this process", errorAccessDenied)
+			h.wantAt(h.target("a"), "nothing")
+			h.wantClosed()
+		})
+	}
+}
+
+func TestAVolumeThatIsLateForTheBindFilterIsTriedAgain(t *testing.T) {
+	for _, code := range []syscall.Errno{errorFileNotFound, errorPathNotFound, errorNotReady} {
+		h := bindingHost(t, hcsmodel.Likely)
+		h.failNext(hcsmodel.Bind, code, code)
+		h.mustMount(h.scratch("2"), h.target("a"))
+		h.mustUnmount(h.target("a"))
+		h.wantClosed()
+	}
+}
+
+func TestADirectoryThatAUserMakesMeanwhileIsNotBoundOver(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	m := h.scratch("2")
+	h.model.Before = func(call hcsmodel.Call, _ string) error {
+		if call == hcsmodel.Activate {
+			h.mkdir(h.target("a"))
+		}
+		return nil
+	}
+	wantError(t, h.mount(m, h.target("a")), "failed to make directory "+h.target("a"), os.ErrExist)
+	h.model.Before = nil
+	h.wantAt(h.target("a"), "directory of []")
+	h.wantClosed()
+}
+
+func TestUnmountRecursiveUnbindsWhatIsBelow(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		m := h.scratch("2")
+		h.bindsAt = "a"
+		h.mustMount(m, h.target("a"))
+		h.mustMount(m, h.target("b"))
+		if err := h.unmountRecursive(h.path("mnt")); err != nil {
+			t.Fatal(err)
+		}
+		h.wantAt(h.path("mnt"), "directory of []")
+		h.wantClosed()
+	})
+}
