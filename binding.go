@@ -103,7 +103,7 @@ func (mt *mounter) unbind(r *record, at *target) (err error) {
 	mt.until(context.Background(), func() bool {
 		bound, listErr := mt.boundAt(at)
 		if len(bound) > 0 && !slices.ContainsFunc(bound, r.isSource) {
-			err = nil
+			at.Made, err = false, nil // the directory is in use
 			return true
 		}
 		if listErr != nil && isGone(at.Resolved) && os.Mkdir(at.Resolved, 0o755) == nil {

@@ -227,7 +227,24 @@ func TestUnmountLeavesAloneWhatAnotherProgramHasBoundSince(t *testing.T) {
 		others := h.bindOthers("a")
 		h.mustUnmount(h.target("a"))
 		h.wantBound(others)
+		h.wantAt(h.target("a"), "directory of []")
 		h.wantOpen()
+		if records := h.records(); len(records) > 0 {
+			t.Errorf("on record: %+v", records)
+		}
+	}
+}
+
+func TestAfterARestartADirectoryThatAnotherProgramHasBoundSomethingToStays(t *testing.T) {
+	for _, name := range []string{"likely", "bindings-other-names"} {
+		p, _ := hcsmodel.Named(name)
+		h := bindingHost(t, p)
+		h.mustMount(h.scratch("2"), h.target("a"))
+		h.reboot()
+		others := h.bindOthers("a")
+		h.mustUnmount(h.target("a"))
+		h.wantBound(others)
+		h.wantAt(h.target("a"), "directory of []")
 		if records := h.records(); len(records) > 0 {
 			t.Errorf("on record: %+v", records)
 		}
@@ -291,13 +308,15 @@ func TestABindingThatIsRemovedThoughTheFilterSaysOtherwiseIsNoError(t *testing.T
 	h.wantClosed()
 }
 
-func TestWithoutABindFilterAMountIsRefusedBeforeAnythingIsTouched(t *testing.T) {
+func TestWithoutABindFilterAMountIsRefusedAndUndone(t *testing.T) {
 	h := bindingHost(t, hcsmodel.Likely)
 	h.mounter.filter = noFilter{}
-	wantError(t, h.mount(h.scratch("2"), h.target("a")), "UseBindFilter(false)", stderrors.ErrUnsupported)
-	h.wantCalls()
-	h.wantAt(h.target("a"), "nothing")
-	h.wantClosed()
+	h.mkdir(h.target("b"))
+	for name, before := range map[string]string{"a": "nothing", "b": "directory of []"} {
+		wantError(t, h.mount(h.scratch("2"), h.target(name)), "UseBindFilter(false)", stderrors.ErrUnsupported)
+		h.wantAt(h.target(name), before)
+		h.wantClosed()
+	}
 }
 
 // noFilter is the bind filter of a system that has none.

@@ -46,10 +46,10 @@ func (bindflt) Bindings(path string) (bindings []binding, err error) {
 	return bindings, withoutFilter(err)
 }
 
-// withoutFilter makes the error of a library that is missing an errNoFilter.
+// withoutFilter makes the error of a library that is missing, or too old, an errNoFilter.
 func withoutFilter(err error) error {
-	var missing *windows.DLLError
-	if errors.As(err, &missing) {
+	var tooOld *windows.DLLError
+	if errors.As(err, &tooOld) || errors.Is(err, windows.ERROR_MOD_NOT_FOUND) {
 		return fmt.Errorf("%w: %w", errNoFilter, err)
 	}
 	return err

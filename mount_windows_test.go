@@ -44,9 +44,13 @@ func runChild(h *winHost, task string) error {
 		return err
 	}
 	mountTable.pause = noPause
+	task, binds := strings.CutSuffix(task, " with bindings")
+	UseBindFilter(binds)
 	switch task, layer, _ := strings.Cut(task, " "); task {
 	case "mount":
 		return h.mountOf(layer).Mount(h.path("target"))
+	case "mount-unsupported":
+		return mountUnsupported(h.mountOf(layer), h.path("target"))
 	case "unmount":
 		return UnmountAll(h.path("target"), 0)
 	case "boot":
@@ -59,8 +63,11 @@ func runChild(h *winHost, task string) error {
 	return fmt.Errorf("no task %q", task)
 }
 
-// child returns a process that is to do a task.
+// child returns a process that is to do a task, and shows layers as this one does.
 func (h *winHost) child(task string) *exec.Cmd {
+	if bindsLayers.Load() {
+		task += " with bindings"
+	}
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), childTask+"="+task, childDir+"="+h.dir)
 	return child
@@ -212,10 +219,11 @@ func (h *winHost) wantOpen(names ...string) {
 	}
 }
 
-// wantNothing fails the test when a layer is open or anything is in the table.
+// wantNothing fails the test when a layer is open or bound, or anything is in the table.
 func (h *winHost) wantNothing() {
 	h.t.Helper()
 	h.wantOpen()
+	h.wantBound()
 	if left := h.tableFiles(); len(left) != 0 {
 		h.t.Errorf("left in the table: %q", left)
 	}

@@ -128,7 +128,7 @@ func (mt *mounter) makeWay(e *entry, at *target) error {
 // inspect refuses a target at which the layer cannot be shown.
 func (mt *mounter) inspect(at *target) error {
 	err := mt.table.whileBusy(at.inspect)
-	if err == nil && at.Bound != "" {
+	if err == nil && at.Bound != "" && !at.Made {
 		err = mt.checkUnbound(at)
 	}
 	return err
@@ -407,6 +407,9 @@ func (mt *mounter) hide(r *record, at *target) error {
 		if err := mt.unbind(r, at); err != nil {
 			return err
 		}
+	} else if at.Made {
+		bound, _ := mt.boundAt(at) // where it cannot be known, hardly anything is
+		at.Made = len(bound) == 0  // or another program uses the directory
 	}
 	if !at.Made {
 		return nil

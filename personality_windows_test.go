@@ -3,6 +3,7 @@ package mount
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,39 +16,66 @@ import (
 type winCase struct {
 	name string
 	run  func(h *winHost)
+	// bound says that it can happen only where layers are shown by bindings.
+	bound bool
 }
 
 // winLayers are a layer that was committed, which is read-only, and a writable one.
 var winLayers = []string{"1", "2"}
 
-// underAll runs the cases with every personality of HCS, or with a few with -short,
-// and tells how many passed.
+// underAll runs the cases with every personality of HCS and the bind filter, or with a
+// few with -short. Those that differ in one answer run with the way to show layers that
+// the answer is about, unless MOUNT_TEST_PERSONALITIES is "all".
 func underAll(t *testing.T, cases []winCase) {
+	links := slices.DeleteFunc(slices.Clone(cases), func(c winCase) bool { return c.bound })
 	for _, personality := range hcsmodel.Personalities {
-		if testing.Short() && personality.Name != "likely" && !strings.HasPrefix(personality.Name, "all-") {
+		both := personality.Name == "likely" || strings.HasPrefix(personality.Name, "all-")
+		if testing.Short() && !both {
 			continue
 		}
-		t.Run(personality.Name, func(t *testing.T) {
-			passed := 0
-			var h *winHost
-			for _, c := range cases {
-				if h == nil {
-					h = newWinHostIn(t, t.TempDir(), personality)
-				}
-				if t.Run(c.name, func(t *testing.T) {
-					h.t = t
-					h.faults()
-					h.ResetCalls()
-					_ = os.Remove(h.path("target")) // of the case before
-					c.run(h)
-				}) {
-					passed++
-				} else {
-					h = nil // what is left there would fail other cases
-				}
-			}
-			t.Logf("%d of %d cases", passed, len(cases))
-		})
+		both = both || os.Getenv("MOUNT_TEST_PERSONALITIES") == "all"
+		ofFilter := strings.Contains(personality.Name, "bind")
+		if both || !ofFilter {
+			t.Run(personality.Name, func(t *testing.T) { under(t, personality, links) })
+		}
+		if both || ofFilter {
+			t.Run(personality.Name+" with bindings", func(t *testing.T) {
+				useBindings(t, true)
+				under(t, personality, cases)
+			})
+		}
+	}
+}
+
+// under runs the cases with a personality, and tells how many passed.
+func under(t *testing.T, personality hcsmodel.Personality, cases []winCase) {
+	passed := 0
+	var h *winHost
+	for _, c := range cases {
+		if h == nil {
+			h = newWinHostIn(t, t.TempDir(), personality)
+		}
+		if t.Run(c.name, func(t *testing.T) {
+			h.t = t
+			h.faults()
+			h.ResetCalls()
+			_ = os.Remove(h.path("target")) // of the case before
+			c.run(h)
+		}) {
+			passed++
+		} else {
+			h = nil // what is left there would fail other cases
+		}
+	}
+	t.Logf("%d of %d cases", passed, len(cases))
+}
+
+// wantShown fails the test unless a layer is bound to these targets and no others, where
+// layers are shown by bindings.
+func (h *winHost) wantShown(targets ...string) {
+	h.t.Helper()
+	if bindsLayers.Load() {
+		h.wantBound(targets...)
 	}
 }
 
@@ -68,24 +96,38 @@ func TestWhateverHCSAnswersWhatIsMountedIsUnmounted(t *testing.T) {
 	var cases []winCase
 	for _, layer := range winLayers {
 		cases = append(cases,
-			winCase{"by target " + layer, func(h *winHost) {
+			winCase{name: "by target " + layer, run: func(h *winHost) {
 				h.mkdir(h.path("target"))
 				h.must(h.mountOf(layer).Mount(h.path("target")))
 				h.wantOpen(layer)
+				h.wantShown("target")
 				h.must(Unmount(h.path("target"), 0))
 				h.wantNothing()
 				h.wantDirectory(h.path("target"))
 			}},
-			winCase{"by source " + layer, func(h *winHost) {
+			winCase{name: "by source " + layer, run: func(h *winHost) {
 				for _, target := range []string{"target", "second"} {
 					h.must(h.mountOf(layer).Mount(h.path(target)))
 				}
+				h.wantShown("second", "target")
 				h.must(Unmount(h.path("second"), 0))
 				h.wantOpen(layer)
+				h.wantShown("target")
 				h.must(Unmount(h.layer(layer), 0))
 				h.wantNothing()
+				h.wantAbsent(h.path("target"))
 			}},
-			winCase{"a layer that is closed " + layer, func(h *winHost) {
+			winCase{name: "a link and a binding " + layer, run: func(h *winHost) {
+				h.must(h.mountOf(layer).Mount(h.path("target")))
+				useBindings(h.t, false)
+				h.must(h.mountOf(layer).Mount(h.path("second")))
+				h.must(Unmount(h.path("target"), 0))
+				h.wantOpen(layer)
+				h.wantBound()
+				h.must(Unmount(h.path("second"), 0))
+				h.wantNothing()
+			}, bound: true},
+			winCase{name: "a layer that is closed " + layer, run: func(h *winHost) {
 				// Of a read-only layer nothing can be proven: then a refusal counts.
 				refusal := h.Personality.UnprepareClosed
 				if err := UnmountAll(h.layer(layer), 0); layer == "2" || refusal == 0 || isAny(refusal, notPrepared...) {
@@ -113,8 +155,8 @@ func TestWhateverHCSAnswersAProcessKilledInAnyCallIsCleanedUpAfter(t *testing.T)
 			task  string
 			calls []string
 		}{
-			{"mount", []string{"GetLayerMountPath", "ActivateLayer", "PrepareLayer", "GetLayerMountPath again"}},
-			{"unmount", []string{"UnprepareLayer", "DeactivateLayer"}},
+			{"mount", []string{"GetLayerMountPath", "ActivateLayer", "PrepareLayer", "GetLayerMountPath again", "BfGetMappings", "BfSetupFilter"}},
+			{"unmount", []string{"BfGetMappings", "BfRemoveMapping", "UnprepareLayer", "DeactivateLayer"}},
 		} {
 			for _, call := range kill.calls {
 				for _, when := range []string{"kill-before", "kill-after"} {
@@ -124,8 +166,10 @@ func TestWhateverHCSAnswersAProcessKilledInAnyCallIsCleanedUpAfter(t *testing.T)
 						plan = []string{name + " 0x15 1", plan[0]}
 					}
 					cases = append(cases, winCase{fmt.Sprintf("%s %s %s %s", kill.task, layer, call, when), func(h *winHost) {
-						if layer != "2" && call == "DeactivateLayer" && when == "kill-after" && h.Personality.DeactivateClosed != 0 {
-							return // it is refused, once the filter is detached: nothing is after its effect
+						refused := layer != "2" && call == "DeactivateLayer" && h.Personality.DeactivateClosed != 0 || // once the filter is detached
+							call == "BfGetMappings" && h.Personality.BindingsCode != 0
+						if refused && when == "kill-after" {
+							return // nothing is after its effect
 						}
 						h.mkdir(h.path("target"))
 						if kill.task == "unmount" {
@@ -133,7 +177,8 @@ func TestWhateverHCSAnswersAProcessKilledInAnyCallIsCleanedUpAfter(t *testing.T)
 						}
 						h.killed(kill.task+" "+layer, plan...)
 						h.wantRecovered(layer)
-					}})
+						h.wantDirectory(h.path("target"))
+					}, strings.HasPrefix(call, "Bf")})
 				}
 			}
 		}
@@ -148,6 +193,8 @@ func TestWhateverHCSAnswersACallThatFailsLeavesNothing(t *testing.T) {
 			"GetLayerMountPath 0x5", "ActivateLayer 0x5", "PrepareLayer 0x5", "UnprepareLayer 0x5", "DeactivateLayer 0x5",
 			"GetLayerMountPath 0x15", "ActivateLayer 0x15", "PrepareLayer 0x15", "UnprepareLayer 0x15", "DeactivateLayer 0x15",
 			"ActivateLayer 0x20", "PrepareLayer 0x48f", "PrepareLayer 0x5b4",
+			"BfSetupFilter 0x5", "BfRemoveMapping 0x5", "BfGetMappings 0x5",
+			"BfSetupFilter 0x15", "BfSetupFilter 0x3", "BfRemoveMapping 0x20",
 		} {
 			for _, count := range []int{1, 20} { // once, and more often than anything is tried
 				plan := fmt.Sprintf("%s %d", fault, count)
@@ -165,25 +212,25 @@ func TestWhateverHCSAnswersACallThatFailsLeavesNothing(t *testing.T) {
 						h.t.Errorf("Unmount has succeeded, and open are %q", open)
 					}
 					h.wantRecovered(layer)
-				}})
+				}, strings.HasPrefix(fault, "Bf")})
 			}
 		}
 	}
 	underAll(t, cases)
 }
 
-// wantOnRecord fails the test when a layer is open that is not on record.
+// wantOnRecord fails the test when a layer is open or bound that is not on record.
 func (h *winHost) wantOnRecord(what string, err error) {
 	h.t.Helper()
-	if open, left := h.OpenLayers(), h.tableFiles(); len(open) > 0 && len(left) == 0 {
-		h.t.Errorf("%s has returned %v, and %q is open without a record", what, err, open)
+	if open, bound, left := h.OpenLayers(), h.Bound(), h.tableFiles(); len(open)+len(bound) > 0 && len(left) == 0 {
+		h.t.Errorf("%s has returned %v, and %q is open, and %v bound, without a record", what, err, open, bound)
 	}
 }
 
 func TestWhateverHCSAnswersALayerThatOtherCodeOpenedStaysOpen(t *testing.T) {
 	var cases []winCase
 	for _, layer := range winLayers {
-		cases = append(cases, winCase{"layer " + layer, func(h *winHost) {
+		cases = append(cases, winCase{name: "layer " + layer, run: func(h *winHost) {
 			h.openElsewhere(h.mountOf(layer))
 			if err := h.mountOf(layer).Mount(h.path("target")); err == nil {
 				h.t.Error("it was mounted")
@@ -213,7 +260,7 @@ func TestWhateverHCSAnswersARestartIsCleanedUpWithoutACall(t *testing.T) {
 			"source": func(h *winHost) string { return h.layer(layer) },
 		} {
 			cases = append(cases,
-				winCase{"what was mounted, by " + name + " " + layer, func(h *winHost) {
+				winCase{name: "what was mounted, by " + name + " " + layer, run: func(h *winHost) {
 					h.mkdir(h.path("target"))
 					h.must(h.mountOf(layer).Mount(h.path("target")))
 					h.restart()
@@ -224,7 +271,7 @@ func TestWhateverHCSAnswersARestartIsCleanedUpWithoutACall(t *testing.T) {
 					h.wantNothing()
 					h.wantDirectory(h.path("target"))
 				}},
-				winCase{"what other code has open now, by " + name + " " + layer, func(h *winHost) {
+				winCase{name: "what other code has open now, by " + name + " " + layer, run: func(h *winHost) {
 					h.must(h.mountOf(layer).Mount(h.path("target")))
 					h.restart()
 					h.openElsewhere(h.mountOf(layer))
@@ -233,7 +280,7 @@ func TestWhateverHCSAnswersARestartIsCleanedUpWithoutACall(t *testing.T) {
 					h.wantOnlyOpen(layer)
 				}})
 		}
-		cases = append(cases, winCase{"what a killed process had half open and other code has open now " + layer, func(h *winHost) {
+		cases = append(cases, winCase{name: "what a killed process had half open and other code has open now " + layer, run: func(h *winHost) {
 			h.mkdir(h.path("target"))
 			h.killed("mount "+layer, "PrepareLayer kill-after 1")
 			h.restart()
@@ -243,7 +290,18 @@ func TestWhateverHCSAnswersARestartIsCleanedUpWithoutACall(t *testing.T) {
 			h.wantDirectory(h.path("target"))
 			h.wantOnlyOpen(layer)
 		}})
-		cases = append(cases, winCase{"what is mounted again " + layer, func(h *winHost) {
+		for _, call := range []string{"BfGetMappings", "BfSetupFilter"} {
+			cases = append(cases, winCase{"what a process was to bind that was killed before " + call + " " + layer, func(h *winHost) {
+				h.killed("mount "+layer, call+" kill-before 1")
+				h.restart()
+				h.ResetCalls()
+				h.must(Unmount(h.path("target"), 0))
+				h.wantCalls()
+				h.wantNothing()
+				h.wantAbsent(h.path("target"))
+			}, true})
+		}
+		cases = append(cases, winCase{name: "what is mounted again " + layer, run: func(h *winHost) {
 			h.must(h.mountOf(layer).Mount(h.path("target")))
 			h.must(h.mountOf(layer).Mount(h.path("second")))
 			h.restart()
@@ -261,7 +319,7 @@ func TestWhateverHCSAnswersAReadOnlyLayerIsOnRecordUntilItsFilterIsDetached(t *t
 	for _, code := range []windows.Errno{windows.ERROR_NOT_READY, windows.ERROR_SHARING_VIOLATION, windows.ERROR_BUSY, windows.ERROR_ACCESS_DENIED} {
 		for _, count := range []int{1, 20} {
 			plan := fmt.Sprintf("UnprepareLayer 0x%x %d", uint32(code), count)
-			cases = append(cases, winCase{plan, func(h *winHost) {
+			cases = append(cases, winCase{name: plan, run: func(h *winHost) {
 				h.must(h.mountOf("1").Mount(h.path("target")))
 				h.faults(plan)
 				if err := Unmount(h.path("target"), 0); err == nil {

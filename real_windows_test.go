@@ -56,7 +56,15 @@ func realLayer(t *testing.T) *Mount {
 }
 
 func TestTheRealHCSShowsALayerAndTakesItAway(t *testing.T) {
-	m := realLayer(t)
+	for _, binds := range []bool{false, true} {
+		t.Run(fmt.Sprintf("bound %t", binds), func(t *testing.T) {
+			useBindings(t, binds)
+			testShownAndTakenAway(t, realLayer(t))
+		})
+	}
+}
+
+func testShownAndTakenAway(t *testing.T, m *Mount) {
 	useTable(t, filepath.Join(t.TempDir(), "table"))
 	target, second := filepath.Join(t.TempDir(), "target"), filepath.Join(t.TempDir(), "second")
 	if err := os.Mkdir(target, 0o777); err != nil {

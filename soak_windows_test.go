@@ -23,14 +23,15 @@ const (
 )
 
 // TestThousandsOfCyclesLeaveNothingBehind mounts and unmounts 50 layers from 8
-// goroutines, 5,000 times in all (500 with -short), with transient errors of HCS
-// on the way.
+// goroutines, 5,000 times in all (500 with -short), by links and by bindings, with
+// transient errors of HCS on the way.
 func TestThousandsOfCyclesLeaveNothingBehind(t *testing.T) {
 	cycles := 5000
 	if testing.Short() {
 		cycles = 500
 	}
 	h := newSoakHost(t)
+	useBindings(t, false)
 	h.soakRound(soakWorkers * 5) // so that the runtime has its threads and their handles
 	handles, goroutines := handleCount(t), runtime.NumGoroutine()
 	for round := 0; round < soakRounds; round++ {
@@ -100,6 +101,7 @@ func (h *winHost) soakCycle(worker int) error {
 	m := h.mountOf(fmt.Sprintf("s%d", n))
 	targets := []string{h.firstTarget(worker), h.secondTarget(worker)}[:1+rand.Intn(2)]
 	for _, target := range targets {
+		UseBindFilter(rand.Intn(2) == 0) // which holds for the other workers, too
 		if err := mountAndLookup(m, target); err != nil {
 			return err
 		}

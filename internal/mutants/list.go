@@ -209,6 +209,8 @@ var mutants = []mutant{
 		old: "	err := mt.table.pause.retry(context.Background(), isLate, func", new: "	_ = isLate\n	err := mt.table.pause.retry(context.Background(), isBusy, func"},
 	{bug: "the directory of a binding is not made on the disk again", file: "binding.go", run: "WhoseDirectoryWasRemoved",
 		old: "isGone(at.Resolved) && os.Mkdir", new: "false && os.Mkdir"},
-	{bug: "a missing filter is found out too late", file: "binding.go", run: "WithoutABindFilter",
-		old: "	if errors.Is(err, errNoFilter) {\n", new: "	if errors.Is(err, errNoFilter) && at == nil {\n"},
+	{bug: "a directory that another program uses is removed", file: "binding.go", run: "LeavesAloneWhatAnotherProgram",
+		old: "at.Made, err = false, nil", new: "err = nil"},
+	{bug: "a directory that another program uses is removed after a restart", file: "mounter.go", run: "HasBoundSomethingToStays",
+		old: "		at.Made = len(bound) == 0", new: "		at.Made = len(bound) >= 0"},
 }
