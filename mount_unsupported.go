@@ -20,4 +20,7 @@ func List() ([]Info, error) { return nil, ErrNotImplementOnUnix }
 // SetTableDir reports ErrNotImplementOnUnix.
 func SetTableDir(dir string) error { return ErrNotImplementOnUnix }
 
+// UseBindFilter is a stub, until the bind filter is merged.
+func UseBindFilter(on bool) {}
+
 func newMounter() (*mounter, error) { return nil, ErrNotImplementOnUnix }

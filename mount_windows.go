@@ -70,6 +70,9 @@ func List() ([]Info, error) {
 	return mt.list()
 }
 
+// UseBindFilter is a stub, until the bind filter is merged.
+func UseBindFilter(on bool) {}
+
 // mountTable is the mount table, once it is known where.
 var mountTable struct {
 	sync.Mutex
