@@ -127,7 +127,7 @@ func (h *host) mkdir(path string) string {
 }
 
 func (h *host) mount(m *Mount, target string) error {
-	return h.mounter.mount(context.Background(), m, target)
+	return h.mounter.mountIn(context.Background(), m, target)
 }
 
 func (h *host) mustMount(m *Mount, target string) {

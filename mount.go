@@ -15,19 +15,10 @@ package mount
 import (
 	"context"
 	stderrors "errors"
+	"os"
 	"slices"
 
 	"github.com/pkg/errors"
-)
-
-var (
-	// ErrNotImplementOnWindows is the error of an action that Windows does not
-	// have. It matches errors.ErrUnsupported.
-	ErrNotImplementOnWindows = errors.WithMessage(stderrors.ErrUnsupported, "not implemented under windows")
-
-	// ErrNotImplementOnUnix is the error of an action that only Windows has,
-	// such as mounting a layer. It matches errors.ErrUnsupported.
-	ErrNotImplementOnUnix = errors.WithMessage(stderrors.ErrUnsupported, "not implemented under unix")
 )
 
 // Mount is what a snapshotter hands out: where a layer lies and how to show it.
@@ -70,7 +61,13 @@ func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 // What may pass in a moment is tried five times in all, 100 ms apart: some codes of HCS, and
 // what something else keeps from being done by having a file open. Any failure is undone. What
 // could not be undone is in the error too, and on record, so that Unmount can try again.
-func (m *Mount) Mount(target string) error { return m.mount(target) }
+func (m *Mount) Mount(target string) error {
+	mountpoint, err := m.mountpoint(target)
+	if err != nil {
+		return err
+	}
+	return m.mount(mountpoint)
+}
 
 // All mounts the mounts at target, in order; each may name a sub-directory of its own in
 // Target. When one fails, those mounted before it are unmounted again, last first. The error
@@ -83,4 +80,37 @@ func All(mounts []Mount, target string) error {
 // It goes on after a failure, and returns all errors. flags are not used.
 func UnmountMounts(mounts []Mount, target string, flags int) error {
 	return withMounter(func(mt *mounter) error { return mt.unmountMounts(mounts, target) })
+}
+
+func (mt *mounter) all(ctx context.Context, mounts []Mount, target string) error {
+	for i := range mounts {
+		if err := mt.mountIn(ctx, &mounts[i], target); err != nil {
+			return withUndo(err, mt.unmountMounts(mounts[:i], target))
+		}
+	}
+	return nil
+}
+
+// mountIn mounts m at target, or at the directory below it that m.Target names.
+func (mt *mounter) mountIn(ctx context.Context, m *Mount, target string) error {
+	mountpoint, err := m.mountpoint(target)
+	if err != nil {
+		return err
+	}
+	return mt.mount(ctx, m, mountpoint)
+}
+
+func (mt *mounter) unmountMounts(mounts []Mount, target string) error {
+	var errs []error
+	for i := len(mounts) - 1; i >= 0; i-- {
+		mountpoint, err := mounts[i].mountpoint(target)
+		if errors.Is(err, os.ErrNotExist) { // unmounted before, with what it was in
+			continue
+		}
+		if err == nil {
+			err = mt.unmountAll(mountpoint)
+		}
+		errs = append(errs, err)
+	}
+	return stderrors.Join(errs...)
 }

@@ -14,7 +14,7 @@ import (
 func newTempHost(t *testing.T) *winHost {
 	h := newWinHost(t)
 	h.must(SetTempMountLocation(h.path("tmp")))
-	t.Cleanup(func() { tempLocation.dir = "" })
+	t.Cleanup(func() { tempMountLocation = "" })
 	return h
 }
 
@@ -98,7 +98,7 @@ func TestAllUndoesWhatItMountedThroughTheDLL(t *testing.T) {
 }
 
 func TestTheLocationOfTemporaryMountsIsMade(t *testing.T) {
-	t.Cleanup(func() { tempLocation.dir = "" })
+	t.Cleanup(func() { tempMountLocation = "" })
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	if err := SetTempMountLocation(dir); err != nil {
 		t.Fatal(err)
