@@ -68,8 +68,8 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 
 // record returns the record of the layer that m mounts, as far as m tells, or why m is refused.
 func (m *Mount) record() (record, error) {
-	if m.Type != layerType {
-		return record{}, errors.Errorf("invalid windows mount type: '%s'", m.Type)
+	if err := checkType(m.Type); err != nil {
+		return record{}, err
 	}
 	if err := checkSource(m.Source); err != nil {
 		return record{}, err
