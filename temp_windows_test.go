@@ -34,7 +34,7 @@ func TestATemporaryMountIsShownAndTakenAwayThroughTheDLL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newTempHost(t)
 			failed := stderrors.New("callback")
-			err := with(t.Context(), []Mount{*h.scratch()}, func(root string) error {
+			err := with(context.Background(), []Mount{*h.scratch()}, func(root string) error {
 				h.wantCalls(winOpen...)
 				if info, err := Lookup(root); err != nil || info.Source != h.layer("2") {
 					t.Errorf("at %s: %+v, %v", root, info, err)
@@ -52,7 +52,7 @@ func TestATemporaryMountIsShownAndTakenAwayThroughTheDLL(t *testing.T) {
 func TestATemporaryMountThatStaysOpenIsCleanedUpLater(t *testing.T) {
 	h := newTempHost(t)
 	h.faults("DeactivateLayer 0x20 10") // in two Unmounts
-	err := WithTempMount(t.Context(), []Mount{*h.scratch()}, func(string) error { return nil })
+	err := WithTempMount(context.Background(), []Mount{*h.scratch()}, func(string) error { return nil })
 	wantError(t, err, "failed to unmount "+h.path("tmp"), windows.ERROR_SHARING_VIOLATION)
 	failed, err := CleanupTempMounts(0)
 	if err != nil || len(failed) != 1 {
