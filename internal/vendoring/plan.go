@@ -80,12 +80,12 @@ func plan(original map[string][]byte, e *engine) (changed map[string][]byte, err
 			return nil, fmt.Errorf("%s is there already, and not from this program", name)
 		}
 	}
-	for name, known := range forms {
+	for _, name := range slices.Sorted(maps.Keys(forms)) {
 		content, there := original[name]
 		if !there {
 			return nil, fmt.Errorf("%s is not there: no release of containerd that this program knows is without it", name)
 		}
-		if form := formOf(content); !slices.Contains(known, form) {
+		if form := formOf(content); !slices.Contains(forms[name], form) {
 			return nil, fmt.Errorf("%s is none that this program knows (its form is %s): it was changed since containerd released it, or by a release that is newer; the change would be lost", name, form)
 		}
 		if changed[name], err = withoutWindows(name, content); err != nil {
@@ -150,8 +150,8 @@ func parseAdded(changed map[string][]byte) (source, error) {
 
 // parseAll returns what all files together declare and import.
 func parseAll(files map[string][]byte) (all source, err error) {
-	for name, content := range files {
-		s, err := parse(name, content)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		s, err := parse(name, files[name])
 		if err != nil {
 			return all, err
 		}
