@@ -177,6 +177,19 @@ func TestWhatIsNoDirectoryIsNotBoundOver(t *testing.T) {
 	h.wantClosed()
 }
 
+func TestATargetThatWouldHideTheLayerIsRefusedBeforeHCSIsCalled(t *testing.T) {
+	for _, bindsAt := range []string{"", "2 layers Files"} {
+		h := newHost(t)
+		m := h.base("2")
+		h.bindsAt = bindsAt
+		for _, target := range []string{m.Source, h.path("layers"), h.path("layers", "2", "Files"), h.path("layers", "2", "absent")} {
+			wantError(t, h.mount(m, target), "it would hide layer "+m.Source)
+		}
+		h.wantCalls()
+		h.wantClosed()
+	}
+}
+
 func TestATargetAtWhichAnotherProgramHasBoundSomethingIsRefusedBeforeHCSIsCalled(t *testing.T) {
 	for _, name := range []string{"likely", "bindings-other-names"} {
 		p, _ := hcsmodel.Named(name)

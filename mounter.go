@@ -44,6 +44,9 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 	if err != nil {
 		return err
 	}
+	if isIn(at.Resolved, r.Resolved) || isIn(r.Resolved, at.Resolved) {
+		return errors.Errorf("failed to mount at %s: it would hide layer %s from HCS", at.Path, r.Source)
+	}
 	r.Boot = mt.boot
 	if mt.binds {
 		at.Bound, at.ReadOnly = mt.boot, slices.Contains(m.Options, "ro")
