@@ -95,8 +95,8 @@ func TestLookupDoesNotCallALinkReadOnly(t *testing.T) {
 
 func TestATemporaryMountIsBoundAndItsDirectoryRemoved(t *testing.T) {
 	inFilterPersonalities(t, func(t *testing.T, h *host) {
-		tempLocation.dir = h.path("mnt")
-		t.Cleanup(func() { tempLocation.dir = "" })
+		tempMountLocation = h.path("mnt")
+		t.Cleanup(func() { tempMountLocation = "" })
 		err := h.withTempMount(context.Background(), readonlyMounts([]Mount{*h.base("0")}), func(root string) error {
 			h.wantBound(hcsmodel.Binding{Root: root, Source: h.path("layers/0/Files"), ReadOnly: true})
 			return nil
@@ -111,8 +111,8 @@ func TestATemporaryMountIsBoundAndItsDirectoryRemoved(t *testing.T) {
 
 func TestCleanupTempMountsUnbindsWhatAKilledProcessLeftAndRemovesItsDirectory(t *testing.T) {
 	inFilterPersonalities(t, func(t *testing.T, h *host) {
-		tempLocation.dir = h.path("mnt")
-		t.Cleanup(func() { tempLocation.dir = "" })
+		tempMountLocation = h.path("mnt")
+		t.Cleanup(func() { tempMountLocation = "" })
 		m := h.scratch("2")
 		h.mustMount(m, h.mkdir(h.target("a")))
 		h.write(h.target("b/mine"), "mine")
@@ -175,6 +175,19 @@ func TestWhatIsNoDirectoryIsNotBoundOver(t *testing.T) {
 		wantError(t, h.mount(h.scratch("2"), h.target(name)), "neither absent nor a directory", os.ErrExist)
 	}
 	h.wantClosed()
+}
+
+func TestATargetThatWouldHideTheLayerIsRefusedBeforeHCSIsCalled(t *testing.T) {
+	for _, bindsAt := range []string{"", "2 layers Files"} {
+		h := newHost(t)
+		m := h.base("2")
+		h.bindsAt = bindsAt
+		for _, target := range []string{m.Source, h.path("layers"), h.path("layers", "2", "Files"), h.path("layers", "2", "absent")} {
+			wantError(t, h.mount(m, target), "it would hide layer "+m.Source)
+		}
+		h.wantCalls()
+		h.wantClosed()
+	}
 }
 
 func TestATargetAtWhichAnotherProgramHasBoundSomethingIsRefusedBeforeHCSIsCalled(t *testing.T) {

@@ -140,7 +140,7 @@ func (h *host) mkdir(path string) string {
 }
 
 func (h *host) mount(m *Mount, target string) error {
-	return h.binding(strings.Contains(h.bindsAt, filepath.Base(target))).mount(context.Background(), m, target)
+	return h.binding(strings.Contains(h.bindsAt, filepath.Base(target))).mountIn(context.Background(), m, target)
 }
 
 // binding is the mounter as it is where the process has chosen bindings, or else links.

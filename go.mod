@@ -1,6 +1,6 @@
 module github.com/seed-941ae793/mount
 
-go 1.26.0
+go 1.23.0
 
 require (
 	github.com/Microsoft/go-winio v0.6.2

@@ -4,16 +4,8 @@ import (
 	stderrors "errors"
 	"os"
 
-	"github.com/moby/sys/mountinfo"
 	"github.com/pkg/errors"
 )
-
-// Info is what Lookup and List tell of a mount. Mountpoint is its target, Source the
-// directory of the layer, Root what is shown at the target (the volume of a writable layer,
-// the directory of a read-only one, or the Files folder of one without parents; "" until HCS
-// has told it), FSType "windows-layer" and Options "ro" where nothing can be written through
-// the target. The rest is empty.
-type Info = mountinfo.Info
 
 func (r *record) info(at *target) Info {
 	info := Info{Mountpoint: at.Path, Source: r.Source, FSType: layerType}

@@ -4,9 +4,9 @@
 // parents as a JSON list in an option. Mounting it opens the layer through the Host Compute Service
 // (HCS) and makes a directory symlink to it at the target, or binds it to the target (see
 // [UseBindFilter]); unmounting removes the link or the binding and closes the layer. HCS cannot
-// tell where a layer is shown, so a record of every open layer is kept on
-// disk (the mount table, see [SetTableDir]). It is written before HCS is called: whenever a process
-// dies, [Unmount] in another one finds the record and cleans up.
+// tell where a layer is shown, so a record of every open layer is kept on disk (the mount table,
+// see [SetTableDir]). It is written before HCS is called: whenever a process dies, [Unmount] in
+// another one finds the record and cleans up.
 //
 // Mount is all or nothing, Unmount can be repeated, and both are safe to call from many goroutines
 // and processes at once. Anywhere but on Windows the functions that would touch a layer report
@@ -16,19 +16,10 @@ package mount
 import (
 	"context"
 	stderrors "errors"
+	"os"
 	"slices"
 
 	"github.com/pkg/errors"
-)
-
-var (
-	// ErrNotImplementOnWindows is the error of an action that Windows does not
-	// have. It matches errors.ErrUnsupported.
-	ErrNotImplementOnWindows = errors.WithMessage(stderrors.ErrUnsupported, "not implemented under windows")
-
-	// ErrNotImplementOnUnix is the error of an action that only Windows has,
-	// such as mounting a layer. It matches errors.ErrUnsupported.
-	ErrNotImplementOnUnix = errors.WithMessage(stderrors.ErrUnsupported, "not implemented under unix")
 )
 
 // Mount is what a snapshotter hands out: where a layer lies and how to show it.
@@ -55,25 +46,31 @@ func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 //
 // The target must be absent, an empty directory (the link takes its place until Unmount puts
 // a directory back; with [UseBindFilter] it may hold files) or what a restart of the system, or
-// a process that was killed while it mounted or unmounted, left there. Through a link the layer
-// can be written to, whatever m.Options say. A mount that is whole is live, also when its process has
-// died: Unmount it first. The directory that the target is in must exist, and so must those
-// on the way to m.Target, none of which may be a link. Whoever may write there can put
-// something else in the place of the link: it must belong to whom the target's readers trust.
+// a process that was killed while it mounted or unmounted, left there. A mount that is whole is
+// live, also when its process has died: Unmount it first. The directory that the target is in
+// must exist, and so must those on the way to m.Target, none of which may be a link. Whoever may
+// write there can put something else in the place of the link: it must belong to whom the
+// target's readers trust. Through a link the layer can be written to, whatever m.Options say.
 //
 // Nothing is touched when m or target is malformed: a Type other than "windows-layer",
 // parents that GetParentPaths refuses, a Source that is relative, the root of a volume or
 // ends in an element that is empty, "." or "..", a target that is the root of a volume, or a
 // path that has a NUL or names something that is not a plain directory to Windows. A relative
 // target is taken from the working directory. A target in use, or at which another program has
-// bound something, gives an error that matches os.ErrExist, and a layer that other code has open one that matches
-// windows.ERROR_SHARING_VIOLATION (or, without a scratch disk, what PrepareLayer says). What
-// HCS says can be matched as its Windows code, or as a *hcsshim.HcsError.
+// bound something, gives an error that matches os.ErrExist, and a layer that other code has open
+// one that matches windows.ERROR_SHARING_VIOLATION (or, without a scratch disk, what PrepareLayer
+// says). What HCS says can be matched as its Windows code, or as a *hcsshim.HcsError.
 //
 // What may pass in a moment is tried five times in all, 100 ms apart: some codes of HCS, and
 // what something else keeps from being done by having a file open. Any failure is undone. What
 // could not be undone is in the error too, and on record, so that Unmount can try again.
-func (m *Mount) Mount(target string) error { return m.mount(target) }
+func (m *Mount) Mount(target string) error {
+	mountpoint, err := m.mountpoint(target)
+	if err != nil {
+		return err
+	}
+	return m.mount(mountpoint)
+}
 
 // All mounts the mounts at target, in order; each may name a sub-directory of its own in
 // Target. When one fails, those mounted before it are unmounted again, last first. The error
@@ -86,4 +83,37 @@ func All(mounts []Mount, target string) error {
 // It goes on after a failure, and returns all errors. flags are not used.
 func UnmountMounts(mounts []Mount, target string, flags int) error {
 	return withMounter(func(mt *mounter) error { return mt.unmountMounts(mounts, target) })
+}
+
+func (mt *mounter) all(ctx context.Context, mounts []Mount, target string) error {
+	for i := range mounts {
+		if err := mt.mountIn(ctx, &mounts[i], target); err != nil {
+			return withUndo(err, mt.unmountMounts(mounts[:i], target))
+		}
+	}
+	return nil
+}
+
+// mountIn mounts m at target, or at the directory below it that m.Target names.
+func (mt *mounter) mountIn(ctx context.Context, m *Mount, target string) error {
+	mountpoint, err := m.mountpoint(target)
+	if err != nil {
+		return err
+	}
+	return mt.mount(ctx, m, mountpoint)
+}
+
+func (mt *mounter) unmountMounts(mounts []Mount, target string) error {
+	var errs []error
+	for i := len(mounts) - 1; i >= 0; i-- {
+		mountpoint, err := mounts[i].mountpoint(target)
+		if errors.Is(err, os.ErrNotExist) { // unmounted before, with what it was in
+			continue
+		}
+		if err == nil {
+			err = mt.unmountAll(mountpoint)
+		}
+		errs = append(errs, err)
+	}
+	return stderrors.Join(errs...)
 }

@@ -3,6 +3,7 @@
 package mount
 
 import (
+	"context"
 	stderrors "errors"
 	"os"
 	"path/filepath"
@@ -27,8 +28,8 @@ func TestEverywhereButOnWindowsMountsAreUnsupportedAndTouchNothing(t *testing.T)
 		"List":          listErr,
 
 		"UnmountRecursive":      UnmountRecursive(target, 0),
-		"WithTempMount":         WithTempMount(t.Context(), []Mount{m}, never),
-		"WithReadonlyTempMount": WithReadonlyTempMount(t.Context(), []Mount{m}, never),
+		"WithTempMount":         WithTempMount(context.Background(), []Mount{m}, never),
+		"WithReadonlyTempMount": WithReadonlyTempMount(context.Background(), []Mount{m}, never),
 		"SetTempMountLocation":  SetTempMountLocation(target),
 		"CleanupTempMounts":     cleanupErr,
 	} {

@@ -30,37 +30,13 @@ func withMounter(do func(mt *mounter) error) error {
 	return do(mt)
 }
 
-func (mt *mounter) all(ctx context.Context, mounts []Mount, target string) error {
-	for i := range mounts {
-		if err := mt.mount(ctx, &mounts[i], target); err != nil {
-			return withUndo(err, mt.unmountMounts(mounts[:i], target))
-		}
-	}
-	return nil
-}
-
-func (mt *mounter) unmountMounts(mounts []Mount, target string) error {
-	var errs []error
-	for i := len(mounts) - 1; i >= 0; i-- {
-		mountpoint, err := mounts[i].mountpoint(target)
-		if errors.Is(err, os.ErrNotExist) { // unmounted before, with what it was in
-			continue
-		}
-		if err == nil {
-			err = mt.unmountAll(mountpoint)
-		}
-		errs = append(errs, err)
-	}
-	return stderrors.Join(errs...)
-}
-
 // mount opens a layer, unless it is open, and shows it at a target by a link or a binding.
 func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 	r, err := m.record()
 	if err != nil {
 		return err
 	}
-	path, err = m.mountpoint(path)
+	path, err = absoluteTarget(path)
 	if err != nil {
 		return err
 	}
@@ -68,9 +44,12 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 	if err != nil {
 		return err
 	}
+	if isIn(at.Resolved, r.Resolved) || isIn(r.Resolved, at.Resolved) {
+		return errors.Errorf("failed to mount at %s: it would hide layer %s from HCS", at.Path, r.Source)
+	}
 	r.Boot = mt.boot
 	if mt.binds {
-		at.Bound, at.ReadOnly = mt.boot, m.ReadOnly()
+		at.Bound, at.ReadOnly = mt.boot, slices.Contains(m.Options, "ro")
 	}
 	unlockTarget, err := mt.table.lockTarget(at.Key)
 	if err != nil {
@@ -93,8 +72,8 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 
 // record returns the record of the layer that m mounts, as far as m tells, or why m is refused.
 func (m *Mount) record() (record, error) {
-	if m.Type != layerType {
-		return record{}, errors.Errorf("invalid windows mount type: '%s'", m.Type)
+	if err := checkType(m.Type); err != nil {
+		return record{}, err
 	}
 	if err := checkSource(m.Source); err != nil {
 		return record{}, err

@@ -602,7 +602,14 @@ func throughLink(t *testing.T) *host {
 
 func TestRelativeTargetsAreTakenFromTheWorkingDirectory(t *testing.T) {
 	h := newHost(t)
-	t.Chdir(h.path("mnt"))
+	before, err := os.Getwd()
+	if err == nil {
+		err = os.Chdir(h.path("mnt"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chdir(before) })
 	h.mustMount(h.scratch("2"), "a")
 	h.wantAt(h.target("a"), "link to "+h.record(h.target("a")).destination())
 	h.mustUnmount("./a/")

@@ -1,7 +1,6 @@
 package mount
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"unicode/utf16"
@@ -219,43 +218,11 @@ func lastElement(path string) string {
 
 func isSeparator(c byte) bool { return c == '\\' || c == '/' }
 
-// mountpoint returns where the mount is shown when it is mounted at target: the
-// absolute path of target, or of the sub-directory of it that m.Target names.
-func (m *Mount) mountpoint(target string) (string, error) {
-	path, err := absolute(target)
+// absoluteTarget returns the path of a target made absolute and clean.
+func absoluteTarget(path string) (string, error) {
+	path, err := absolute(path)
 	if err == nil && len(elements(path)) == 0 {
 		err = errors.Errorf("%q is the root of a volume", path)
 	}
-	if err == nil && m.Target != "" {
-		path, err = subDirectory(path, m.Target)
-		err = errors.WithMessagef(err, "sub-directory %q", m.Target)
-	}
 	return path, errors.WithMessage(err, "invalid mount target")
-}
-
-// subDirectory returns the path of sub in dir. The way to it must not pass through a
-// link, which could lead out of dir; that dir itself is a link (to the volume of
-// another layer) is what sub-directories are for.
-func subDirectory(dir, sub string) (string, error) {
-	if err := checkText(sub); err != nil {
-		return "", err
-	}
-	path := dir
-	for _, element := range strings.FieldsFunc(sub, func(r rune) bool { return r == '\\' || r == '/' }) {
-		if element == "." || element == ".." {
-			return "", errors.Errorf("it has the element %q", element)
-		}
-		if err := checkElement(element); err != nil {
-			return "", err
-		}
-		if path != dir {
-			if info, err := os.Lstat(path); err != nil {
-				return "", errors.WithStack(err)
-			} else if !info.IsDir() {
-				return "", errors.Errorf("it passes through %s, which is no directory", path)
-			}
-		}
-		path = filepath.Join(path, element)
-	}
-	return path, nil
 }

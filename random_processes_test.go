@@ -125,7 +125,7 @@ func serveRandom(orders io.Reader, answers io.Writer) error {
 			return err
 		}
 		r := &random{host: sharedHost(nil, o.Dir), mounts: o.Mounts, alone: o.Alone}
-		tempLocation.dir = r.path("temp")
+		tempMountLocation = r.path("temp")
 		var a answer
 		var err error
 		if o.Alone {

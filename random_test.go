@@ -173,8 +173,8 @@ func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 	tb.dir = r.dir
 	r.write(r.path("user", "data"), "mine")
 	r.mkdir(r.path("temp"))
-	tempLocation.dir = r.path("temp")
-	rt.Cleanup(func() { tempLocation.dir = "" })
+	tempMountLocation = r.path("temp")
+	rt.Cleanup(func() { tempMountLocation = "" })
 	for _, name := range randomLayers {
 		r.addLayer(name)
 	}

@@ -67,6 +67,12 @@ func (mt *mounter) below(dir string) (targets []target, unread []error, err erro
 	return targets, unread, err
 }
 
+// isIn reports whether path is dir or below it.
+func isIn(path, dir string) bool {
+	path, dir = foldCase(path), foldCase(dir)
+	return path == dir || isBelow(path, dir)
+}
+
 func isBelow(path, dir string) bool {
 	return strings.HasPrefix(path, strings.TrimSuffix(dir, string(filepath.Separator))+string(filepath.Separator))
 }

@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"context"
 	stderrors "errors"
 	"os"
 	"path/filepath"
@@ -111,14 +112,14 @@ func TestALinkTakesThePlaceOfADirectoryUntilUnmountOrARestart(t *testing.T) {
 	target, second := filepath.Join(dir, "target"), filepath.Join(dir, "second")
 	for i := 0; i < 2; i++ { // the second time shows that the first left nothing
 		for _, path := range []string{target, second} {
-			if err := mt.mount(t.Context(), layer, path); err != nil {
+			if err := mt.mount(context.Background(), layer, path); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := os.Stat(filepath.Join(path, "hello.txt")); err != nil {
 				t.Errorf("the link does not show the layer: %v", err)
 			}
 		}
-		wantError(t, mt.mount(t.Context(), layer, target), "it shows layer", os.ErrExist)
+		wantError(t, mt.mount(context.Background(), layer, target), "it shows layer", os.ErrExist)
 		if i == 1 {
 			mt.boot = "boot 2"
 		}
@@ -137,7 +138,7 @@ func TestATargetIsReachedAlsoWhenItsDriveHasGone(t *testing.T) {
 	needLinks(t)
 	mt, layer, dir := newBaseHost(t)
 	removeDrive := makeDrive(t, `Q:`, dir)
-	err := mt.mount(t.Context(), layer, `Q:\target`)
+	err := mt.mount(context.Background(), layer, `Q:\target`)
 	removeDrive()
 	if err == nil {
 		_, err = mt.unmount(layer.Source)

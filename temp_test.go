@@ -18,8 +18,8 @@ import (
 // tempHost is a host whose temporary mounts are at mnt.
 func tempHost(t *testing.T) *host {
 	h := newHost(t)
-	tempLocation.dir = h.path("mnt")
-	t.Cleanup(func() { tempLocation.dir = "" })
+	tempMountLocation = h.path("mnt")
+	t.Cleanup(func() { tempMountLocation = "" })
 	return h
 }
 
@@ -137,7 +137,7 @@ func TestWithTempMountHonoursTheContextUntilItIsMounted(t *testing.T) {
 
 func TestWithTempMountNeedsItsLocation(t *testing.T) {
 	h := tempHost(t)
-	tempLocation.dir = h.path("none")
+	tempMountLocation = h.path("none")
 	err := h.withTempMount(context.Background(), nil, func(string) error { return nil })
 	wantError(t, err, "failed to make a temporary directory", os.ErrNotExist)
 }

@@ -14,7 +14,7 @@ import (
 func newTempHost(t *testing.T) *winHost {
 	h := newWinHost(t)
 	h.must(SetTempMountLocation(h.path("tmp")))
-	t.Cleanup(func() { tempLocation.dir = "" })
+	t.Cleanup(func() { tempMountLocation = "" })
 	return h
 }
 
@@ -34,7 +34,7 @@ func TestATemporaryMountIsShownAndTakenAwayThroughTheDLL(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newTempHost(t)
 			failed := stderrors.New("callback")
-			err := with(t.Context(), []Mount{*h.scratch()}, func(root string) error {
+			err := with(context.Background(), []Mount{*h.scratch()}, func(root string) error {
 				h.wantCalls(winOpen...)
 				if info, err := Lookup(root); err != nil || info.Source != h.layer("2") {
 					t.Errorf("at %s: %+v, %v", root, info, err)
@@ -52,7 +52,7 @@ func TestATemporaryMountIsShownAndTakenAwayThroughTheDLL(t *testing.T) {
 func TestATemporaryMountThatStaysOpenIsCleanedUpLater(t *testing.T) {
 	h := newTempHost(t)
 	h.faults("DeactivateLayer 0x20 10") // in two Unmounts
-	err := WithTempMount(t.Context(), []Mount{*h.scratch()}, func(string) error { return nil })
+	err := WithTempMount(context.Background(), []Mount{*h.scratch()}, func(string) error { return nil })
 	wantError(t, err, "failed to unmount "+h.path("tmp"), windows.ERROR_SHARING_VIOLATION)
 	failed, err := CleanupTempMounts(0)
 	if err != nil || len(failed) != 1 {
@@ -98,7 +98,7 @@ func TestAllUndoesWhatItMountedThroughTheDLL(t *testing.T) {
 }
 
 func TestTheLocationOfTemporaryMountsIsMade(t *testing.T) {
-	t.Cleanup(func() { tempLocation.dir = "" })
+	t.Cleanup(func() { tempMountLocation = "" })
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	if err := SetTempMountLocation(dir); err != nil {
 		t.Fatal(err)

@@ -666,11 +666,13 @@ func TestGoroutinesWhoseFilesAreKeptExcludeOneAnother(t *testing.T) {
 	var succeeded, all int32 = 0, 200
 	var wg sync.WaitGroup
 	for range all {
-		wg.Go(func() {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
 			if m.ActivateLayer(layer) == nil {
 				atomic.AddInt32(&succeeded, 1)
 			}
-		})
+		}()
 	}
 	wg.Wait()
 	if succeeded != 1 || len(m.Calls()) != int(all) {
@@ -1115,7 +1117,8 @@ func BenchmarkCalls(b *testing.B) {
 	KeepFiles()
 	defer kept.keep(0)
 	layer := makeLayer(b, true)
-	for b.Loop() {
+	b.ResetTimer()
+	for range b.N {
 		for _, call := range []Call{Activate, Prepare, MountPath, Unprepare, Deactivate} {
 			m, err := Open(dir)
 			if err == nil {
