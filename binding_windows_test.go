@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"context"
 	stderrors "errors"
 	"fmt"
 	"io/fs"
@@ -280,13 +281,13 @@ func TestAReadOnlyBindingRefusesWhatIsWritten(t *testing.T) {
 func TestWithReadonlyTempMountShowsWhatCannotBeWritten(t *testing.T) {
 	h := newBindHost(t)
 	h.must(SetTempMountLocation(h.path("tmp")))
-	t.Cleanup(func() { tempLocation.dir = "" })
+	t.Cleanup(func() { tempMountLocation = "" })
 	mounts := []Mount{*h.writable}
-	h.must(WithTempMount(t.Context(), mounts, func(root string) error {
+	h.must(WithTempMount(context.Background(), mounts, func(root string) error {
 		h.write(filepath.Join(root, "old.txt"))
 		return nil
 	}))
-	h.must(WithReadonlyTempMount(t.Context(), mounts, func(root string) error {
+	h.must(WithReadonlyTempMount(context.Background(), mounts, func(root string) error {
 		h.wantReadOnly(root)
 		return nil
 	}))

@@ -57,9 +57,17 @@ func CleanupTempMounts(flags int) ([]error, error) {
 }
 
 // removeTemp removes a directory that is empty once it is unmounted. RemoveAll would go on into a
-// layer that could not be unmounted, and os.Remove would take a link.
+// layer that could not be unmounted, and os.Remove would take a link. What is still on record is
+// left to CleanupTempMounts: through a binding, its source might be removed.
 func (mt *mounter) removeTemp(root string) error {
-	err := mt.table.whileBusy(func() error { return removeDir(root) })
+	at, err := newTarget(root)
+	if err != nil {
+		return err
+	}
+	if _, err := mt.recordAt(at.Key); !errors.Is(err, os.ErrNotExist) {
+		return nil // Unmount has said why
+	}
+	err = mt.table.whileBusy(func() error { return removeDir(root) })
 	if errors.Is(err, os.ErrNotExist) { // Unmount has failed before it put it back
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -306,7 +307,7 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 		return wrong(call, f.before)
 	}
 	h.model.After = func(call hcsmodel.Call, _ string) error {
-		if call == hcsmodel.Bind && f.after != errKilled && h.model.Personality.BindingsCode != 0 {
+		if call == hcsmodel.Bind && f.after != errKilled && listsNoBindings(h) {
 			return nil // that it was not bound would be such a lie, too
 		}
 		return wrong(call, f.after)
@@ -321,7 +322,7 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 func isLie(h *host, call hcsmodel.Call, layer string, err error) bool {
 	switch call {
 	case hcsmodel.Unbind:
-		return isAny(err, notBound...) && h.model.Personality.BindingsCode != 0
+		return isAny(err, notBound...) && listsNoBindings(h)
 	case hcsmodel.Unprepare:
 		return isAny(err, notPrepared...) && (isReadOnly(layer) || h.model.Personality.OpenPathEmpty)
 	case hcsmodel.Activate:
@@ -330,6 +331,13 @@ func isLie(h *host, call hcsmodel.Call, layer string, err error) bool {
 		return isAny(err, transientPrepare...) && isReadOnly(layer) && contains(h.model.OpenLayers(), layer)
 	}
 	return false
+}
+
+// listsNoBindings reports whether the bind filter cannot tell what is bound.
+func listsNoBindings(h *host) bool {
+	return h.model.Personality.BindingsCode != 0 || slices.ContainsFunc(h.model.Bound(), func(b hcsmodel.Binding) bool {
+		return isGone(b.Root) || isGone(b.Source)
+	})
 }
 
 func TestNoFaultInAnyHCSCallLeaksALayerOrTouchesAFile(t *testing.T) {

@@ -916,7 +916,8 @@ func allowsChange(s step, before world, layer string, leaving []string) bool {
 		return false
 	}
 	if !before.open[layer] {
-		return s.mounts || s.temporary
+		// Where HCS refuses to close what is closed, a layer on record is opened to be closed.
+		return s.mounts || s.temporary || before.records[layer].boot == now
 	}
 	for place, at := range before.records[layer].targets {
 		if at.shown && !contains(leaving, place) {
