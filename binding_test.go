@@ -178,16 +178,14 @@ func TestWhatIsNoDirectoryIsNotBoundOver(t *testing.T) {
 }
 
 func TestATargetThatWouldHideTheLayerIsRefusedBeforeHCSIsCalled(t *testing.T) {
-	for _, bindsAt := range []string{"", "2 layers Files"} {
-		h := newHost(t)
-		m := h.base("2")
-		h.bindsAt = bindsAt
-		for _, target := range []string{m.Source, h.path("layers"), h.path("layers", "2", "Files"), h.path("layers", "2", "absent")} {
-			wantError(t, h.mount(m, target), "it would hide layer "+m.Source)
-		}
-		h.wantCalls()
-		h.wantClosed()
+	h := newHost(t)
+	m := h.base("2")
+	h.bindsAt = "2 layers Files"
+	for _, target := range []string{m.Source, h.path("layers"), h.path("layers", "2", "Files")} {
+		wantError(t, h.mount(m, target), "it would hide files of layer "+m.Source)
 	}
+	h.wantCalls()
+	h.wantClosed()
 }
 
 func TestATargetAtWhichAnotherProgramHasBoundSomethingIsRefusedBeforeHCSIsCalled(t *testing.T) {

@@ -44,12 +44,12 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 	if err != nil {
 		return err
 	}
-	if isIn(at.Resolved, r.Resolved) || isIn(r.Resolved, at.Resolved) {
-		return errors.Errorf("failed to mount at %s: it would hide layer %s from HCS", at.Path, r.Source)
-	}
 	r.Boot = mt.boot
 	if mt.binds {
 		at.Bound, at.ReadOnly = mt.boot, slices.Contains(m.Options, "ro")
+	}
+	if mt.binds && (isIn(at.Resolved, r.Resolved) || isIn(r.Resolved, at.Resolved)) {
+		return errors.Errorf("failed to mount at %s: it would hide files of layer %s from HCS", at.Path, r.Source)
 	}
 	unlockTarget, err := mt.table.lockTarget(at.Key)
 	if err != nil {
