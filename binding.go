@@ -12,15 +12,18 @@ import (
 )
 
 // bindFilter is the bind filter of Windows. A binding lays the files of one directory, its
-// source, over another one, its root: for all processes, and until the system ends.
+// source, over another one, its root: for all processes, and until Windows is started again.
 type bindFilter interface {
-	// Bind lays source over root, where nothing may be bound yet. A volume needs a separator
-	// at its end.
+	// Find returns an errNoFilter where there is no bind filter.
+	Find() error
+	// Bind lays source over root. A volume needs a separator at its end. Windows Server 2019
+	// lays it over what another program has bound there; later ones refuse that.
 	Bind(root, source string, readOnly bool) error
-	// Unbind takes the binding away that has this root.
+	// Unbind takes away what is bound at root.
 	Unbind(root string) error
-	// Bindings returns what is bound at directories of the volume that path is on. It fails
-	// when any of them has gone, or any that is bound.
+	// Bindings returns what is bound on the volume of path. It fails on Windows Server 2019, which
+	// has no such call (go-winio pull request 274), and when the root or the source of any of
+	// them has gone.
 	Bindings(path string) ([]binding, error)
 }
 
@@ -35,23 +38,56 @@ var errNoFilter = errors.WithMessage(stderrors.ErrUnsupported,
 // count where the bindings cannot be listed.
 var notBound = []syscall.Errno{errorInvalidParameter, errorNotFound}
 
-// checkUnbound refuses a target at which something is bound already: should Bind fail, what is
-// there then must be known not to be of another program. A list that cannot be had does not
-// matter yet, as Bind refuses what is bound, too.
-func (mt *mounter) checkUnbound(at *target) error {
-	bound, err := mt.boundAt(at)
-	if errors.Is(err, errNoFilter) {
-		return err
+// checkCover refuses a target whose files must not be hidden by a binding: HCS could not find the
+// layer or its parents, nor other processes the table, nor Unmount a target in the directory.
+func (mt *mounter) checkCover(r *record, at *target) error {
+	for _, path := range append([]string{r.Resolved, mt.table.dir}, r.Parents...) {
+		path, covered := bareLink(path), bareLink(at.Resolved)
+		if isIn(path, covered) || isIn(covered, path) {
+			return errors.Errorf("failed to mount at %s: it would hide files of %s", at.Path, path)
+		}
 	}
-	if len(bound) > 0 {
+	if isEmpty(at.Resolved) {
+		return nil // which most targets are, and the table may be long
+	}
+	below, _, err := mt.below(at.Path)
+	if err == nil && len(below) > 0 {
+		err = errors.Wrapf(os.ErrExist, "failed to mount at %s: layers are mounted in it, such as at %s", at.Path, below[0].Path)
+	}
+	return err
+}
+
+// checkUnbound refuses a target at which something is bound already: should Bind fail, what is
+// there then must be known not to be of another program. That the list fails does not matter
+// here, since Bind refuses what is bound, too, where Windows can.
+func (mt *mounter) checkUnbound(at *target) error {
+	bindings, _ := mt.listBindings(at)
+	if bound := sourcesAt(bindings, at); len(bound) > 0 {
 		return errors.Wrapf(os.ErrExist, "failed to mount at %s: %s is bound there", at.Path, bound[0])
 	}
 	return nil
 }
 
-// boundAt returns what is bound at a target.
-func (mt *mounter) boundAt(at *target) (sources []string, err error) {
-	bindings, err := mt.filter.Bindings(filepath.Dir(at.Resolved))
+// isUsed reports whether another program has bound something to a target of which the layer's
+// binding has gone. Its directory is not removed then, since that might remove what is bound.
+func (mt *mounter) isUsed(at *target) bool {
+	bindings, _ := mt.listBindings(at) // where they cannot be known, there is hardly one
+	return len(sourcesAt(bindings, at)) > 0
+}
+
+// listBindings returns what is bound on the volume of a target. It is asked again where something
+// has gone, as a directory does that another process unmounts.
+func (mt *mounter) listBindings(at *target) (bindings []binding, err error) {
+	hasGone := func(err error) bool { return isAny(err, errorFileNotFound, errorPathNotFound) }
+	err = mt.table.pause.retry(context.Background(), hasGone, func() (err error) {
+		bindings, err = mt.filter.Bindings(filepath.Dir(at.Resolved))
+		return err
+	})
+	return bindings, err
+}
+
+// sourcesAt returns the sources of the bindings at a target.
+func sourcesAt(bindings []binding, at *target) (sources []string) {
 	for _, b := range bindings {
 		if foldCase(filepath.Base(b.root)) != foldCase(filepath.Base(at.Resolved)) {
 			continue
@@ -60,7 +96,7 @@ func (mt *mounter) boundAt(at *target) (sources []string, err error) {
 			sources = append(sources, b.source)
 		}
 	}
-	return sources, errors.Wrap(err, "failed to list what is bound")
+	return sources
 }
 
 // neverBound stands for a start of the system in the record of a target at which there is
@@ -85,7 +121,7 @@ func (mt *mounter) bind(r *record, at *target) error {
 	if err == nil {
 		return nil
 	}
-	if _, listErr := mt.boundAt(at); listErr != nil {
+	if _, listErr := mt.listBindings(at); listErr != nil {
 		// Perhaps it was refused because another program has bound something there, which
 		// must stay. Nobody can tell, and what fails has hardly had an effect.
 		at.Bound = neverBound
@@ -101,17 +137,25 @@ func (mt *mounter) bind(r *record, at *target) error {
 // has bound there since.
 func (mt *mounter) unbind(r *record, at *target) (err error) {
 	mt.until(context.Background(), func() bool {
-		bound, listErr := mt.boundAt(at)
-		if len(bound) > 0 && !slices.ContainsFunc(bound, r.isSource) {
+		bindings, listErr := mt.listBindings(at)
+		bound := sourcesAt(bindings, at)
+		other := slices.IndexFunc(bound, func(source string) bool { return !r.isSource(source) })
+		switch {
+		case other >= 0 && !slices.ContainsFunc(bound, r.isSource):
 			at.Made, err = false, nil // the directory is in use
 			return true
-		}
-		if listErr != nil && isGone(at.Resolved) && os.Mkdir(at.Resolved, 0o755) == nil {
+		case other >= 0:
+			err = errors.Errorf("%s is bound there, too, and would go with it", bound[other])
+			return false
+		case listErr != nil && isGone(at.Resolved) && os.Mkdir(at.Resolved, 0o755) == nil:
 			at.Made = true // A binding whose root has gone may not be found, nor the others be listed.
 		}
 		// It is asked also where nothing is listed, as names may differ.
-		err = mt.filter.Unbind(at.Resolved)
-		if listErr == nil && len(bound) == 0 || listErr != nil && isAny(err, notBound...) || !isDirectory(at.Resolved) {
+		if err = mt.filter.Unbind(at.Resolved); err == nil {
+			return true
+		}
+		isListed := len(bound) > 0 || slices.ContainsFunc(bindings, func(b binding) bool { return r.isSource(b.source) })
+		if listErr == nil && !isListed || len(bound) == 0 && isAny(err, notBound...) || !isDirectory(at.Resolved) {
 			err = nil // it has gone
 		}
 		return err == nil
@@ -119,15 +163,13 @@ func (mt *mounter) unbind(r *record, at *target) (err error) {
 	return errors.Wrapf(err, "failed to unbind layer %s from %s", r.Source, at.Path)
 }
 
-// isSource reports whether a path that the bind filter gives is what is bound of the layer.
+// isSource reports whether a path that the bind filter gives is what is bound of the layer. Two
+// volumes are not compared by the numbers of their files: scratch disks are copies of one.
 func (r *record) isSource(path string) bool {
 	if sameLink(path, r.destination()) {
 		return true
 	}
-	bound, err := os.Stat(path)
-	if err != nil {
-		return false
-	}
-	layer, err := os.Stat(r.destination())
-	return err == nil && os.SameFile(bound, layer)
+	_, bound, boundErr := resolveSource(path)
+	_, layer, layerErr := resolveSource(r.destination())
+	return boundErr == nil && layerErr == nil && bound == layer
 }

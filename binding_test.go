@@ -6,6 +6,7 @@ import (
 	"context"
 	stderrors "errors"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -177,15 +178,92 @@ func TestWhatIsNoDirectoryIsNotBoundOver(t *testing.T) {
 	h.wantClosed()
 }
 
-func TestATargetThatWouldHideTheLayerIsRefusedBeforeHCSIsCalled(t *testing.T) {
+func TestATargetThatWouldHideTheLayerOrTheTableIsRefusedBeforeHCSIsCalled(t *testing.T) {
 	h := newHost(t)
 	m := h.base("2")
-	h.bindsAt = "2 layers Files"
-	for _, target := range []string{m.Source, h.path("layers"), h.path("layers", "2", "Files")} {
-		wantError(t, h.mount(m, target), "it would hide files of layer "+m.Source)
+	if err := h.table.hold(); err != nil {
+		t.Fatal(err)
+	}
+	h.bindsAt = "2 layers Files table"
+	for target, hidden := range map[string]string{
+		m.Source:                  m.Source,
+		h.path("layers"):          m.Source,
+		h.path("layers/2/Files"):  m.Source,
+		h.path("table"):           h.path("table"),
+		h.path("table", "layers"): h.path("table"),
+	} {
+		wantError(t, h.mount(m, target), "it would hide files of "+hidden)
 	}
 	h.wantCalls()
 	h.wantClosed()
+}
+
+func TestATargetThatWouldHideAParentIsRefused(t *testing.T) {
+	h := newHost(t)
+	r := record{Resolved: h.path("layers/2"), Parents: []string{h.path("layers/1"), h.path("more/layers/0")}}
+	for _, path := range []string{"layers/1", "layers/1/Files", "more", "more/layers/0"} {
+		at := target{Path: h.path(path), Resolved: h.path(path)}
+		wantError(t, h.checkCover(&r, &at), "it would hide files of ")
+	}
+}
+
+func TestADirectoryWithAMountInItIsNotBoundOver(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	h.write(h.target("a/mine"), "mine")
+	h.mustMount(m, h.target("a/b"))
+	h.bindsAt = "a"
+	wantError(t, h.mount(h.scratch("3"), h.target("a")), "layers are mounted in it, such as at "+h.target("a/b"), os.ErrExist)
+	h.wantOpen("2")
+	h.mustUnmount(h.target("a/b"))
+	h.wantClosed()
+}
+
+func TestAKilledMountThatHasBoundNothingIsUnmountedWithoutTheFilter(t *testing.T) {
+	inFilterPersonalities(t, func(t *testing.T, h *host) {
+		m := h.scratch("2")
+		killedBefore(hcsmodel.Prepare, mountAtA)(h, m)
+		others := h.bindOthers("a")
+		h.model.ResetCalls()
+		h.mustUnmount(h.target("a"))
+		for _, call := range h.model.Calls() {
+			if strings.HasPrefix(call, "Bf") {
+				t.Errorf("called %s", call)
+			}
+		}
+		h.wantBound(others)
+		h.wantAt(h.target("a"), "directory of []")
+		h.wantOpen()
+	})
+}
+
+func TestABindingThatAnotherProgramHasMergedWithOursIsNotTakenAway(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.mounter.filter = mergedFilter{h.mounter.filter, binding{h.target("a"), h.mkdir(h.path("others"))}}
+	wantError(t, h.unmount(h.target("a")), h.path("others")+" is bound there, too")
+	if len(h.model.Bound()) != 1 || len(h.records()) != 1 {
+		t.Errorf("bound: %+v, on record: %+v", h.model.Bound(), h.records())
+	}
+}
+
+// mergedFilter lists one more binding.
+type mergedFilter struct {
+	bindFilter
+	more binding
+}
+
+func (f mergedFilter) Bindings(path string) ([]binding, error) {
+	bindings, err := f.bindFilter.Bindings(path)
+	return append(bindings, f.more), err
+}
+
+func TestAnotherListOfBindingsIsAskedForWhenOneHasGoneMeanwhile(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	others := h.bindOthers("a")
+	h.failNext(hcsmodel.Bindings, errorFileNotFound, errorFileNotFound)
+	wantError(t, h.mount(h.scratch("2"), h.target("a")), others.Source+" is bound there", os.ErrExist)
+	h.wantOpen()
 }
 
 func TestATargetAtWhichAnotherProgramHasBoundSomethingIsRefusedBeforeHCSIsCalled(t *testing.T) {
@@ -319,20 +397,32 @@ func TestABindingThatIsRemovedThoughTheFilterSaysOtherwiseIsNoError(t *testing.T
 	h.wantClosed()
 }
 
-func TestWithoutABindFilterAMountIsRefusedAndUndone(t *testing.T) {
+func TestWithoutABindFilterAMountIsRefusedBeforeAnythingIsTouched(t *testing.T) {
 	h := bindingHost(t, hcsmodel.Likely)
 	h.mounter.filter = noFilter{}
 	h.mkdir(h.target("b"))
 	for name, before := range map[string]string{"a": "nothing", "b": "directory of []"} {
 		wantError(t, h.mount(h.scratch("2"), h.target(name)), "UseBindFilter(false)", stderrors.ErrUnsupported)
+		h.wantCalls()
 		h.wantAt(h.target(name), before)
 		h.wantClosed()
 	}
 }
 
+func TestWithoutABindFilterWhatIsOnRecordAsBoundIsUnmounted(t *testing.T) {
+	h := bindingHost(t, hcsmodel.Likely)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.unbind("a")
+	h.mounter.filter = noFilter{}
+	h.mustUnmount(h.target("a"))
+	h.wantAt(h.target("a"), "nothing")
+	h.wantClosed()
+}
+
 // noFilter is the bind filter of a system that has none.
 type noFilter struct{}
 
+func (noFilter) Find() error                              { return errNoFilter }
 func (noFilter) Bind(string, string, bool) error          { return errNoFilter }
 func (noFilter) Unbind(string) error                      { return errNoFilter }
 func (noFilter) Bindings(string) (b []binding, err error) { return nil, errNoFilter }

@@ -2,10 +2,10 @@ package mount
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"github.com/Microsoft/go-winio/pkg/bindfilter"
-	"github.com/pkg/errors"
 	"golang.org/x/sys/windows"
 )
 
@@ -13,12 +13,13 @@ import (
 var bindsLayers atomic.Bool
 
 // UseBindFilter chooses how this process shows layers from now on: through the bind filter of
-// Windows, or by links as in the beginning. What is mounted already stays as it is, and is
+// Windows, or by links, which is the default. What is mounted already stays as it is, and is
 // unmounted as it was mounted, by any process.
 //
 // With the bind filter the target is a directory, which programs can walk, and "ro" is enforced.
 // It may hold files, which are out of sight until Unmount; where it is absent, Mount makes it and
-// Unmount removes it again.
+// Unmount removes it again. A target that would hide files of the layer, its parents or the mount
+// table is refused, and so is a directory with a mount in it.
 //
 // Without bindfltapi.dll, which came with Windows Server 2019, Mount then fails with an error that
 // matches errors.ErrUnsupported, and with one that matches windows.ERROR_ACCESS_DENIED where the
@@ -28,12 +29,26 @@ func UseBindFilter(on bool) { bindsLayers.Store(on) }
 // bindflt is the bind filter of this machine.
 type bindflt struct{}
 
-func (bindflt) Bind(root, source string, readOnly bool) error {
-	return withoutFilter(bindfilter.ApplyFileBinding(root, source, readOnly))
+func (bindflt) Find() error {
+	if err := windows.NewLazySystemDLL("bindfltapi.dll").NewProc("BfSetupFilter").Find(); err != nil {
+		return fmt.Errorf("%w: %w", errNoFilter, err)
+	}
+	return nil
 }
 
-func (bindflt) Unbind(root string) error {
-	return withoutFilter(bindfilter.RemoveFileBinding(root))
+func (bindflt) Bind(root, source string, readOnly bool) error {
+	return bindfilter.ApplyFileBinding(plain(root), source, readOnly)
+}
+
+func (bindflt) Unbind(root string) error { return bindfilter.RemoveFileBinding(plain(root)) }
+
+// plain returns a path on a drive without the `\\?\` at its front, as other programs give it to the
+// filter. A long path keeps it.
+func plain(path string) string {
+	if bare, is := strings.CutPrefix(path, `\\?\`); is && len(bare) < windows.MAX_PATH && len(bare) > 1 && bare[1] == ':' {
+		return bare
+	}
+	return path
 }
 
 func (bindflt) Bindings(path string) (bindings []binding, err error) {
@@ -43,14 +58,5 @@ func (bindflt) Bindings(path string) (bindings []binding, err error) {
 			bindings = append(bindings, binding{mapping.MountPoint, source})
 		}
 	}
-	return bindings, withoutFilter(err)
-}
-
-// withoutFilter makes the error of a library that is missing, or too old, an errNoFilter.
-func withoutFilter(err error) error {
-	var tooOld *windows.DLLError
-	if errors.As(err, &tooOld) || errors.Is(err, windows.ERROR_MOD_NOT_FOUND) {
-		return fmt.Errorf("%w: %w", errNoFilter, err)
-	}
-	return err
+	return bindings, err
 }

@@ -74,6 +74,15 @@ func (mt *mounter) removeTemp(root string) error {
 	return errors.Wrapf(err, "failed to remove the temporary directory %s", root)
 }
 
+// removeBoundTemp removes a directory to which a layer was bound. It stays where it has held files
+// before.
+func (mt *mounter) removeBoundTemp(at *target) error {
+	if mt.isUsed(at) {
+		return nil
+	}
+	return mt.table.whileBusy(func() error { return removeEmptyDir(at.Resolved) })
+}
+
 func (mt *mounter) cleanupTempMounts() ([]error, error) {
 	targets, failed, err := mt.below(getTempLocation())
 	if err != nil {
@@ -84,7 +93,7 @@ func (mt *mounter) cleanupTempMounts() ([]error, error) {
 		if err == nil && at.Replaced {
 			err = mt.removeTemp(at.Resolved)
 		} else if err == nil && at.Bound != "" {
-			err = mt.table.whileBusy(func() error { return removeEmptyDir(at.Resolved) })
+			err = mt.removeBoundTemp(&at)
 		}
 		if err != nil {
 			failed = append(failed, err)

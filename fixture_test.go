@@ -62,6 +62,8 @@ func hostIn(t testing.TB, dir string, model *hcsmodel.Model) *host {
 // modelFilter is the bind filter of a host.
 type modelFilter struct{ *hcsmodel.Model }
 
+func (modelFilter) Find() error { return nil }
+
 func (f modelFilter) Bindings(path string) (bindings []binding, err error) {
 	listed, err := f.Model.Bindings(path)
 	for _, b := range listed {

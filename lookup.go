@@ -40,7 +40,11 @@ func (mt *mounter) lookup(dir string) (Info, error) {
 
 // recordAt returns the record of the layer that the index has for a target.
 func (mt *mounter) recordAt(target key) (r record, err error) {
-	if there, err := mt.table.isThere(); !there || err != nil {
+	there, err := mt.table.isThere()
+	if err == nil && !there {
+		err = os.ErrNotExist
+	}
+	if err != nil {
 		return r, err
 	}
 	layer, err := mt.table.layerAt(target)

@@ -46,10 +46,10 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 	}
 	r.Boot = mt.boot
 	if mt.binds {
+		if err := stderrors.Join(mt.filter.Find(), mt.checkCover(&r, &at)); err != nil {
+			return err
+		}
 		at.Bound, at.ReadOnly = mt.boot, slices.Contains(m.Options, "ro")
-	}
-	if mt.binds && (isIn(at.Resolved, r.Resolved) || isIn(r.Resolved, at.Resolved)) {
-		return errors.Errorf("failed to mount at %s: it would hide files of layer %s from HCS", at.Path, r.Source)
 	}
 	unlockTarget, err := mt.table.lockTarget(at.Key)
 	if err != nil {
@@ -159,6 +159,9 @@ func (mt *mounter) show(ctx context.Context, r record, at target) error {
 	added := e.at(at.Key)
 	switch {
 	case err != nil:
+		if added.Bound != "" {
+			added.Bound = neverBound
+		}
 	case added.Bound != "":
 		err = mt.bind(&e.record, added)
 	default:
@@ -366,7 +369,7 @@ func (mt *mounter) leave(e *entry, targets []*target) error {
 	markErr := e.save(false)
 	var errs []error
 	for _, at := range targets {
-		err := mt.table.whileBusy(func() error { return mt.hide(&e.record, at) })
+		err := mt.hide(&e.record, at)
 		if at.Restored = at.Restored || err == nil; err != nil {
 			errs = append(errs, err, markErr)
 		}
@@ -377,21 +380,21 @@ func (mt *mounter) leave(e *entry, targets []*target) error {
 // hide takes the layer from a target, at which is then what was there before.
 func (mt *mounter) hide(r *record, at *target) error {
 	if at.Bound == "" {
-		return r.unlink(at)
+		return mt.table.whileBusy(func() error { return r.unlink(at) })
 	}
-	if at.Restored {
-		return nil
+	if at.Restored || r.Volume == "" {
+		return nil // it was not bound, and its directory not made, before the volume was on record
 	}
 	if at.Bound == mt.boot {
-		if err := mt.unbind(r, at); err != nil {
+		if err := mt.unbind(r, at); err != nil && mt.filter.Find() == nil {
 			return err
 		}
 	} else if at.Made {
-		bound, _ := mt.boundAt(at) // where it cannot be known, hardly anything is
-		at.Made = len(bound) == 0  // or another program uses the directory
+		at.Made = !mt.isUsed(at)
 	}
 	if !at.Made {
 		return nil
 	}
-	return errors.Wrap(removeEmptyDir(at.Resolved), "failed to remove the directory that was made for a binding")
+	err := mt.table.whileBusy(func() error { return removeEmptyDir(at.Resolved) })
+	return errors.Wrap(err, "failed to remove the directory that was made for a binding")
 }

@@ -171,6 +171,17 @@ func (r *record) unlink(at *target) error {
 	return errors.Wrap(err, "failed to put the directory back")
 }
 
+// isEmpty reports whether nothing is in a directory, or there is none.
+func isEmpty(path string) bool {
+	dir, err := os.Open(path)
+	if err != nil {
+		return true
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(1)
+	return len(names) == 0
+}
+
 // removeEmptyDir removes a directory durably, and leaves alone anything that is no empty
 // directory any more.
 func removeEmptyDir(path string) error {

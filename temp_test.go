@@ -462,3 +462,12 @@ func TestTheLocationOfTemporaryMountsIsMadeWhereItIsAbsent(t *testing.T) {
 	wantError(t, setTempLocation(h.path("file", "c")), "failed to set the location")
 	wantError(t, setTempLocation("\x00"), "invalid location")
 }
+
+func TestATemporaryDirectoryIsRemovedWhereThereIsNoTable(t *testing.T) {
+	h := tempHost(t)
+	if err := h.withTempMount(context.Background(), nil, func(string) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, h.withTempMount(context.Background(), []Mount{{Type: "other"}}, func(string) error { return nil }), "invalid windows mount type")
+	h.wantAt(h.path("mnt"), "directory of []")
+}
