@@ -90,24 +90,34 @@ func (t *tree) read() error {
 }
 
 // revert makes t.original what it was before the change. It refuses a tree in which somebody has
-// changed since what the change concerns.
+// changed since what the change concerns. What is missing, or is already as it was before, is no
+// loss: a run may have been stopped half-way.
 func (t *tree) revert() error {
+	kept := map[string][]byte{}
+	for _, name := range t.manifest.Replaced {
+		content, err := os.ReadFile(t.keptPath(name))
+		if err != nil {
+			return err
+		}
+		kept[name] = content
+	}
+	isKept := func(name string) bool {
+		content, is := kept[name]
+		return is && hashOf(content) == hashOf(t.original[name])
+	}
 	for name, hash := range t.manifest.Written {
 		content, there := t.original[name]
-		if name != choiceName && (!there || hashOf(content) != hash) {
+		if there && name != choiceName && hashOf(content) != hash && !isKept(name) {
 			return fmt.Errorf("%s is not as this program left it: it would be lost", t.path(name))
 		}
 		delete(t.original, name)
 	}
-	for _, name := range t.manifest.Replaced {
-		if _, there := t.original[name]; there {
+	for name := range kept {
+		if _, there := t.original[name]; there && !isKept(name) {
 			return fmt.Errorf("%s has come back, which was replaced: it would be lost", t.path(name))
 		}
-		var err error
-		if t.original[name], err = os.ReadFile(t.keptPath(name)); err != nil {
-			return err
-		}
 	}
+	maps.Copy(t.original, kept)
 	return nil
 }
 
@@ -132,8 +142,9 @@ func (t *tree) vendor(e *engine) error {
 	}
 	next := manifest{Origin: origin, Revision: e.revision, Written: map[string]string{}}
 	want := map[string][]byte{} // by path; nil for what is to go
-	for name := range t.manifest.Written {
-		want[t.path(name)] = nil // unless it is written again
+	for name, hash := range t.manifest.Written {
+		// Unless it is written again. It stays in the manifest, should this run be stopped before.
+		want[t.path(name)], next.Written[name] = nil, hash
 	}
 	for name, content := range changed {
 		if old, there := t.original[name]; there {
@@ -188,11 +199,22 @@ func (t *tree) undo() error {
 	return os.RemoveAll(t.path(keepDir))
 }
 
-// apply makes the files what they are to be, and prints each that it changes. In the order of their
-// paths comes first what undoes the change.
+// apply makes the files what they are to be, and prints each that it changes. First comes what
+// undoes the change: the files that are kept, and the manifest that names them.
 func (t *tree) apply(want map[string][]byte) error {
 	changed := false
-	for _, path := range slices.Sorted(maps.Keys(want)) {
+	paths := slices.Sorted(maps.Keys(want))
+	rank := func(path string) int {
+		switch {
+		case path == t.manifestPath():
+			return 1
+		case strings.HasPrefix(path, t.path(keepDir)+string(filepath.Separator)):
+			return 0
+		}
+		return 2
+	}
+	slices.SortStableFunc(paths, func(a, b string) int { return rank(a) - rank(b) })
+	for _, path := range paths {
 		verb, err := write(path, want[path])
 		if err != nil {
 			return err

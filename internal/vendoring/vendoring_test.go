@@ -238,6 +238,79 @@ func TestUndoBringsBackEveryFile(t *testing.T) {
 	}
 }
 
+// stopper is an output that stops the program after some lines.
+type stopper struct{ lines int }
+
+func (s *stopper) Write(line []byte) (int, error) {
+	if s.lines--; s.lines < 0 {
+		panic(s)
+	}
+	return len(line), nil
+}
+
+// stopped does something with a tree until a number of lines is printed, and reports whether it
+// has come to that.
+func stopped(t *testing.T, dir string, lines int, do func(tree *tree) error) (is bool) {
+	t.Helper()
+	defer func() { is = recover() != nil }()
+	tree, err := findTree(dir, &stopper{lines})
+	if err == nil {
+		err = do(tree)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return false
+}
+
+func TestARunThatWasStoppedAnywhereCanBeRepeatedAndUndone(t *testing.T) {
+	knowFakes(t)
+	e := engineOf(t)
+	whole := writeFiles(t, fakeTree)
+	mustVendor(t, whole, e)
+	want := readFiles(t, whole)
+	for lines, more := 0, true; more; lines++ {
+		repeated, undone := writeFiles(t, fakeTree), writeFiles(t, fakeTree)
+		for _, dir := range []string{repeated, undone} {
+			more = stopped(t, dir, lines, func(tree *tree) error { return tree.vendor(e) })
+		}
+		mustVendor(t, repeated, e)
+		got := readFiles(t, repeated)
+		for _, manifest := range []map[string]string{got, want} { // which may have edits twice
+			delete(manifest, "mount/_windows-layer-mounts/manifest.json")
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("stopped after %d changes and repeated, it has made %q", lines, got)
+		}
+		mustUndo(t, repeated)
+		if got := readFiles(t, repeated); !maps.Equal(got, fakeTree) {
+			t.Errorf("stopped after %d changes, repeated and undone, there is %q", lines, got)
+		}
+		if _, err := os.Stat(filepath.Join(undone, "mount", keepDir, "manifest.json")); err != nil {
+			continue // nothing but copies was made
+		}
+		mustUndo(t, undone)
+		if got := readFiles(t, undone); !maps.Equal(got, fakeTree) {
+			t.Errorf("stopped after %d changes and undone, there is %q", lines, got)
+		}
+	}
+}
+
+func TestAnUndoThatWasStoppedAnywhereCanBeRepeated(t *testing.T) {
+	knowFakes(t)
+	e := engineOf(t)
+	for lines, more := 0, true; more; lines++ {
+		dir := writeFiles(t, fakeTree)
+		mustVendor(t, dir, e)
+		if more = stopped(t, dir, lines, (*tree).undo); more {
+			mustUndo(t, dir)
+		}
+		if got := readFiles(t, dir); !maps.Equal(got, fakeTree) {
+			t.Errorf("stopped after %d changes and repeated, there is %q", lines, got)
+		}
+	}
+}
+
 func TestWhatGitDoesToTheEndsOfLinesIsNoChange(t *testing.T) {
 	knowFakes(t)
 	dir := writeFiles(t, fakeTree)
