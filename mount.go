@@ -55,11 +55,12 @@ func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 // Nothing is touched when m or target is malformed: a Type other than "windows-layer",
 // parents that GetParentPaths refuses, a Source that is relative, the root of a volume or
 // ends in an element that is empty, "." or "..", a target that is the root of a volume, or a
-// path that has a NUL or names something that is not a plain directory to Windows. A relative
-// target is taken from the working directory. A target in use, or at which another program has
-// bound something, gives an error that matches os.ErrExist, and a layer that other code has open
-// one that matches windows.ERROR_SHARING_VIOLATION (or, without a scratch disk, what PrepareLayer
-// says). What HCS says can be matched as its Windows code, or as a *hcsshim.HcsError.
+// path that has a NUL or names something that is not a plain directory to Windows; nor where a
+// binding cannot be made, see [UseBindFilter]. A relative target is taken from the working
+// directory. A target in use, or at which another program has bound something, gives an error
+// that matches os.ErrExist, and a layer that other code has open one that matches
+// windows.ERROR_SHARING_VIOLATION (or, without a scratch disk, what PrepareLayer says). What HCS
+// says can be matched as its Windows code, or as a *hcsshim.HcsError.
 //
 // What may pass in a moment is tried five times in all, 100 ms apart: some codes of HCS, and
 // what something else keeps from being done by having a file open. Any failure is undone. What

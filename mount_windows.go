@@ -24,8 +24,8 @@ func (m *Mount) mount(target string) error {
 // directory that was made for it. Then the layer is closed and its record dropped. When one fails,
 // the error says which, the record stays and Unmount can be called again. A writable layer is
 // closed when its volume has gone, whatever HCS says. What was mounted before a restart of the
-// system is cleared away without HCS and the bind filter: somebody else may have the layer open
-// now, or have bound something to the target.
+// system is cleared away without HCS: somebody else may have the layer open now, or have bound
+// something to the target.
 //
 // A directory that is in no record but is a layer, since it holds a sandbox.vhdx, a
 // layerchain.json, or Files and Hives, is closed all the same: other code may have opened it.
