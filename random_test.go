@@ -341,7 +341,9 @@ func (r *random) reckonTakeAway(w *world, layer string, places ...string) {
 	for _, place := range w.leaving(layer, places...) {
 		at := record.targets[place]
 		if at.bound != "" {
-			r.reckonUnbind(w, at, place)
+			if record.opened { // or its directory was not made, nor anything bound
+				r.reckonUnbind(w, at, place)
+			}
 			delete(record.targets, place)
 			continue
 		}
