@@ -210,6 +210,17 @@ func (h *winHost) wantCalls(want ...string) {
 	h.ResetCalls()
 }
 
+// wantNoChange fails the test when HCS or the bind filter was called for more than a list of bindings.
+func (h *winHost) wantNoChange() {
+	h.t.Helper()
+	for _, call := range h.Calls() {
+		if !strings.HasPrefix(call, string(hcsmodel.Bindings)) {
+			h.t.Errorf("called %s", call)
+		}
+	}
+	h.ResetCalls()
+}
+
 // wantOpen fails the test unless these layers are open and no others.
 func (h *winHost) wantOpen(names ...string) {
 	h.t.Helper()
