@@ -29,8 +29,10 @@ func UseBindFilter(on bool) { bindsLayers.Store(on) }
 // bindflt is the bind filter of this machine.
 type bindflt struct{}
 
+var procBfSetupFilter = windows.NewLazySystemDLL("bindfltapi.dll").NewProc("BfSetupFilter")
+
 func (bindflt) Find() error {
-	if err := windows.NewLazySystemDLL("bindfltapi.dll").NewProc("BfSetupFilter").Find(); err != nil {
+	if err := procBfSetupFilter.Find(); err != nil {
 		return fmt.Errorf("%w: %w", errNoFilter, err)
 	}
 	return nil
