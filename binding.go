@@ -61,18 +61,16 @@ func (mt *mounter) checkCover(r *record, at *target) error {
 // there then must be known not to be of another program. That the list fails does not matter
 // here, since Bind refuses what is bound, too, where Windows can.
 func (mt *mounter) checkUnbound(at *target) error {
-	bindings, _ := mt.listBindings(at)
-	if bound := sourcesAt(bindings, at); len(bound) > 0 {
+	if bound := mt.boundAt(at); len(bound) > 0 {
 		return errors.Wrapf(os.ErrExist, "failed to mount at %s: %s is bound there", at.Path, bound[0])
 	}
 	return nil
 }
 
-// isUsed reports whether another program has bound something to a target of which the layer's
-// binding has gone. Its directory is not removed then, since that might remove what is bound.
-func (mt *mounter) isUsed(at *target) bool {
-	bindings, _ := mt.listBindings(at) // where they cannot be known, there is hardly one
-	return len(sourcesAt(bindings, at)) > 0
+// boundAt returns the sources that are bound at a target, as far as they can be known.
+func (mt *mounter) boundAt(at *target) []string {
+	bindings, _ := mt.listBindings(at)
+	return sourcesAt(bindings, at)
 }
 
 // listBindings returns what is bound on the volume of a target. It is asked again where something
@@ -139,15 +137,16 @@ func (mt *mounter) unbind(r *record, at *target) (err error) {
 	mt.until(context.Background(), func() bool {
 		bindings, listErr := mt.listBindings(at)
 		bound := sourcesAt(bindings, at)
-		other := slices.IndexFunc(bound, func(source string) bool { return !r.isSource(source) })
-		switch {
-		case other >= 0 && !slices.ContainsFunc(bound, r.isSource):
+		others := slices.DeleteFunc(slices.Clone(bound), r.isSource)
+		if len(others) > 0 && len(others) == len(bound) {
 			at.Made, err = false, nil // the directory is in use
 			return true
-		case other >= 0:
-			err = errors.Errorf("%s is bound there, too, and would go with it", bound[other])
+		}
+		if len(others) > 0 {
+			err = errors.Errorf("%s is bound there, too, and would go with it", others[0])
 			return false
-		case listErr != nil && isGone(at.Resolved) && os.Mkdir(at.Resolved, 0o755) == nil:
+		}
+		if listErr != nil && isGone(at.Resolved) && os.Mkdir(at.Resolved, 0o755) == nil {
 			at.Made = true // A binding whose root has gone may not be found, nor the others be listed.
 		}
 		// It is asked also where nothing is listed, as names may differ.

@@ -23,7 +23,17 @@ func bindingHost(t testing.TB, p hcsmodel.Personality) *host {
 
 // inFilterPersonalities runs a test under those in which the bind filter answers differently.
 func inFilterPersonalities(t *testing.T, test func(t *testing.T, h *host)) {
-	for _, name := range []string{"likely", "bind-twice-0x57", "unbind-absent-0x57", "bindings-denied", "bindings-other-names"} {
+	inPersonalities(t, []string{"bind-twice-0x57", "unbind-absent-0x57", "bindings-denied"}, test)
+	whereBindingsAreListed(t, test)
+}
+
+// whereBindingsAreListed runs a test under those in which the list of bindings differs.
+func whereBindingsAreListed(t *testing.T, test func(t *testing.T, h *host)) {
+	inPersonalities(t, []string{"likely", "bindings-other-names"}, test)
+}
+
+func inPersonalities(t *testing.T, names []string, test func(t *testing.T, h *host)) {
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			p, found := hcsmodel.Named(name)
 			if !found {
@@ -96,8 +106,7 @@ func TestLookupDoesNotCallALinkReadOnly(t *testing.T) {
 
 func TestATemporaryMountIsBoundAndItsDirectoryRemoved(t *testing.T) {
 	inFilterPersonalities(t, func(t *testing.T, h *host) {
-		tempMountLocation = h.path("mnt")
-		t.Cleanup(func() { tempMountLocation = "" })
+		h.useTempLocation()
 		err := h.withTempMount(context.Background(), readonlyMounts([]Mount{*h.base("0")}), func(root string) error {
 			h.wantBound(hcsmodel.Binding{Root: root, Source: h.path("layers/0/Files"), ReadOnly: true})
 			return nil
@@ -112,8 +121,7 @@ func TestATemporaryMountIsBoundAndItsDirectoryRemoved(t *testing.T) {
 
 func TestCleanupTempMountsUnbindsWhatAKilledProcessLeftAndRemovesItsDirectory(t *testing.T) {
 	inFilterPersonalities(t, func(t *testing.T, h *host) {
-		tempMountLocation = h.path("mnt")
-		t.Cleanup(func() { tempMountLocation = "" })
+		h.useTempLocation()
 		m := h.scratch("2")
 		h.mustMount(m, h.mkdir(h.target("a")))
 		h.write(h.target("b/mine"), "mine")
@@ -267,9 +275,7 @@ func TestAnotherListOfBindingsIsAskedForWhenOneHasGoneMeanwhile(t *testing.T) {
 }
 
 func TestATargetAtWhichAnotherProgramHasBoundSomethingIsRefusedBeforeHCSIsCalled(t *testing.T) {
-	for _, name := range []string{"likely", "bindings-other-names"} {
-		p, _ := hcsmodel.Named(name)
-		h := bindingHost(t, p)
+	whereBindingsAreListed(t, func(t *testing.T, h *host) {
 		others := h.bindOthers("a")
 		wantError(t, h.mount(h.scratch("2"), h.target("a")), others.Source+" is bound there", os.ErrExist)
 		h.wantBound(others)
@@ -279,6 +285,13 @@ func TestATargetAtWhichAnotherProgramHasBoundSomethingIsRefusedBeforeHCSIsCalled
 				t.Errorf("called %s", call)
 			}
 		}
+	})
+}
+
+func (h *host) wantNoRecord() {
+	h.t.Helper()
+	if records := h.records(); len(records) > 0 {
+		h.t.Errorf("on record: %+v", records)
 	}
 }
 
@@ -302,15 +315,11 @@ func TestWhereBindingsCannotBeListedThatOfAnotherProgramIsRefusedAndStays(t *tes
 	wantError(t, h.mount(h.scratch("2"), h.target("a")), "failed to bind layer", p.BindTwice)
 	h.wantOpen()
 	h.wantBound(others)
-	if records := h.records(); len(records) > 0 {
-		t.Errorf("on record: %+v", records)
-	}
+	h.wantNoRecord()
 }
 
 func TestUnmountLeavesAloneWhatAnotherProgramHasBoundSince(t *testing.T) {
-	for _, name := range []string{"likely", "bindings-other-names"} {
-		p, _ := hcsmodel.Named(name)
-		h := bindingHost(t, p)
+	whereBindingsAreListed(t, func(t *testing.T, h *host) {
 		h.mustMount(h.scratch("2"), h.target("a"))
 		h.unbind("a")
 		others := h.bindOthers("a")
@@ -318,26 +327,20 @@ func TestUnmountLeavesAloneWhatAnotherProgramHasBoundSince(t *testing.T) {
 		h.wantBound(others)
 		h.wantAt(h.target("a"), "directory of []")
 		h.wantOpen()
-		if records := h.records(); len(records) > 0 {
-			t.Errorf("on record: %+v", records)
-		}
-	}
+		h.wantNoRecord()
+	})
 }
 
 func TestAfterARestartADirectoryThatAnotherProgramHasBoundSomethingToStays(t *testing.T) {
-	for _, name := range []string{"likely", "bindings-other-names"} {
-		p, _ := hcsmodel.Named(name)
-		h := bindingHost(t, p)
+	whereBindingsAreListed(t, func(t *testing.T, h *host) {
 		h.mustMount(h.scratch("2"), h.target("a"))
 		h.reboot()
 		others := h.bindOthers("a")
 		h.mustUnmount(h.target("a"))
 		h.wantBound(others)
 		h.wantAt(h.target("a"), "directory of []")
-		if records := h.records(); len(records) > 0 {
-			t.Errorf("on record: %+v", records)
-		}
-	}
+		h.wantNoRecord()
+	})
 }
 
 func (h *host) unbind(target string) {

@@ -140,9 +140,7 @@ func (h *bindHost) wantVolume(root string, there bool) {
 func (h *bindHost) wantClosed(root string) {
 	h.t.Helper()
 	h.wantVolume(root, false)
-	if left := h.tableFiles(); len(left) != 0 {
-		h.t.Errorf("left in the table: %q", left)
-	}
+	h.wantEmptyTable()
 }
 
 func TestABoundLayerIsListedByAWalkOfTheTarget(t *testing.T) {
@@ -323,9 +321,7 @@ func TestOfABaseLayerTheFilesAreBoundAndNotItsMetadata(t *testing.T) {
 	h.wantEntries(h.path("target"), h.entries(filepath.Join(h.base.Source, "Files"))...)
 	h.must(Unmount(h.path("target"), 0))
 	h.wantAbsent(h.path("target"))
-	if left := h.tableFiles(); len(left) != 0 {
-		t.Errorf("left in the table: %q", left)
-	}
+	h.wantEmptyTable()
 }
 
 func TestALayerThatIsLinkedAndBoundIsClosedWithTheLastOfBoth(t *testing.T) {
@@ -377,9 +373,7 @@ func TestATargetAtWhichSomethingIsBoundIsRefusedAndStaysSo(t *testing.T) {
 	h.must(bindOther(h.winHost, h.path("target")))
 	wantError(t, h.writable.Mount(h.path("target")), "is bound there", os.ErrExist)
 	h.wantEntries(h.path("target"), "other.txt")
-	if left := h.tableFiles(); len(left) != 0 {
-		t.Errorf("left in the table: %q", left)
-	}
+	h.wantEmptyTable()
 	if h.Model != nil {
 		h.wantOpen()
 	}

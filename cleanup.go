@@ -75,9 +75,9 @@ func (mt *mounter) removeTemp(root string) error {
 }
 
 // removeBoundTemp removes a directory to which a layer was bound. It stays where it has held files
-// before.
+// before, or another program has bound something since.
 func (mt *mounter) removeBoundTemp(at *target) error {
-	if mt.isUsed(at) {
+	if len(mt.boundAt(at)) > 0 {
 		return nil
 	}
 	return mt.table.whileBusy(func() error { return removeEmptyDir(at.Resolved) })

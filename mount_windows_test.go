@@ -230,14 +230,19 @@ func (h *winHost) wantOpen(names ...string) {
 	}
 }
 
+func (h *winHost) wantEmptyTable() {
+	h.t.Helper()
+	if left := h.tableFiles(); len(left) != 0 {
+		h.t.Errorf("left in the table: %q", left)
+	}
+}
+
 // wantNothing fails the test when a layer is open or bound, or anything is in the table.
 func (h *winHost) wantNothing() {
 	h.t.Helper()
 	h.wantOpen()
 	h.wantBound()
-	if left := h.tableFiles(); len(left) != 0 {
-		h.t.Errorf("left in the table: %q", left)
-	}
+	h.wantEmptyTable()
 }
 
 // tableFiles returns the records and the index.

@@ -385,12 +385,14 @@ func (mt *mounter) hide(r *record, at *target) error {
 	if at.Restored || r.Volume == "" {
 		return nil // it was not bound, and its directory not made, before the volume was on record
 	}
-	if at.Bound == mt.boot {
-		if err := mt.unbind(r, at); err != nil && mt.filter.Find() == nil {
+	switch {
+	case mt.filter.Find() != nil: // then nothing is bound
+	case at.Bound == mt.boot:
+		if err := mt.unbind(r, at); err != nil {
 			return err
 		}
-	} else if at.Made {
-		at.Made = !mt.isUsed(at)
+	case at.Made && len(mt.boundAt(at)) > 0:
+		at.Made = false // another program uses it: to remove it might remove what is bound
 	}
 	if !at.Made {
 		return nil

@@ -253,9 +253,7 @@ func TestWhateverHCSAnswersALayerThatOtherCodeOpenedStaysOpen(t *testing.T) {
 func (h *winHost) wantOnlyOpen(layer string) {
 	h.t.Helper()
 	h.wantOpen(layer)
-	if left := h.tableFiles(); len(left) != 0 {
-		h.t.Errorf("left in the table: %q", left)
-	}
+	h.wantEmptyTable()
 	h.must(Unmount(h.layer(layer), 0))
 	h.wantNothing()
 }

@@ -18,9 +18,14 @@ import (
 // tempHost is a host whose temporary mounts are at mnt.
 func tempHost(t *testing.T) *host {
 	h := newHost(t)
-	tempMountLocation = h.path("mnt")
-	t.Cleanup(func() { tempMountLocation = "" })
+	h.useTempLocation()
 	return h
+}
+
+// useTempLocation has temporary mounts at mnt until the test ends.
+func (h *host) useTempLocation() {
+	tempMountLocation = h.path("mnt")
+	h.t.Cleanup(func() { tempMountLocation = "" })
 }
 
 var errCallback = stderrors.New("callback")

@@ -775,18 +775,7 @@ func testKillsAtAnyInstant(t *testing.T, name string) {
 		calls = append(calls, Activate, Prepare, MountPath, Unprepare, Deactivate, MountPath, MountPath, MountPath)
 	}
 	for i := range 8 {
-		process := makeCalls(dir, layer, calls...)
-		if err := process.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for len(m.Calls()) == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		time.Sleep(time.Duration(i) * time.Millisecond)
-		if err := process.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		process.Wait()
+		killInACall(t, m, makeCalls(dir, layer, calls...), time.Duration(i)*time.Millisecond)
 		open := len(m.OpenLayers()) == 1
 		if there := len(attached()); there > 1 || open && there == 0 || !open && there > 0 && p.VolumeLingers == 0 {
 			t.Fatalf("open is %v and %d volumes are there", open, there)
@@ -1025,18 +1014,7 @@ func TestADirectoryIsBoundOrNotWhateverInstantAProcessIsKilledAt(t *testing.T) {
 		calls = append(calls, Bind, Bindings, Unbind)
 	}
 	for i := range 8 {
-		process := makeCalls(dir, root, calls...)
-		if err := process.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for len(m.Calls()) == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		time.Sleep(time.Duration(i) * time.Millisecond)
-		if err := process.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		process.Wait()
+		killInACall(t, m, makeCalls(dir, root, calls...), time.Duration(i)*time.Millisecond)
 		code := Likely.UnbindAbsent
 		if len(m.Bound()) > 0 {
 			wantBound(t, m, Binding{Root: root, Source: filepath.Dir(root)})
@@ -1092,6 +1070,22 @@ func TestWhatIsBoundIsShownUnderWine(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(source, "new")); err != nil {
 		t.Error(err)
 	}
+}
+
+// killInACall starts a process and kills it a while after its first call.
+func killInACall(t *testing.T, m *Model, process *exec.Cmd, while time.Duration) {
+	t.Helper()
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for len(m.Calls()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(while)
+	if err := process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	process.Wait()
 }
 
 // makeCalls returns a process that makes the calls on the model of dir.

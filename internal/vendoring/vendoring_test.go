@@ -66,6 +66,14 @@ func put(t *testing.T, path, content string) {
 	}
 }
 
+// wantFiles fails the test unless exactly these files are in a directory.
+func wantFiles(t *testing.T, dir string, want map[string]string) {
+	t.Helper()
+	if got := readFiles(t, dir); !maps.Equal(got, want) {
+		t.Errorf("in %s is %q, want %q", dir, got, want)
+	}
+}
+
 func readFiles(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -202,9 +210,7 @@ func TestASecondRunChangesNothing(t *testing.T) {
 	if out := mustVendor(t, dir, e); !strings.HasPrefix(out, "nothing to change\n") {
 		t.Error(out)
 	}
-	if !maps.Equal(readFiles(t, dir), once) {
-		t.Error("files have changed")
-	}
+	wantFiles(t, dir, once)
 }
 
 func TestANewerEngineTakesThePlaceOfTheOlderOneAndKeepsTheChoice(t *testing.T) {
@@ -223,9 +229,7 @@ func TestANewerEngineTakesThePlaceOfTheOlderOneAndKeepsTheChoice(t *testing.T) {
 		t.Error("the choice was not kept")
 	}
 	mustUndo(t, dir)
-	if !maps.Equal(readFiles(t, dir), fakeTree) {
-		t.Error("undo has not brought back everything")
-	}
+	wantFiles(t, dir, fakeTree)
 }
 
 func TestUndoBringsBackEveryFile(t *testing.T) {
@@ -233,9 +237,7 @@ func TestUndoBringsBackEveryFile(t *testing.T) {
 	dir := writeFiles(t, fakeTree)
 	mustVendor(t, dir, engineOf(t))
 	mustUndo(t, dir)
-	if got := readFiles(t, dir); !maps.Equal(got, fakeTree) {
-		t.Errorf("%q", got)
-	}
+	wantFiles(t, dir, fakeTree)
 }
 
 // stopper is an output that stops the program after some lines.
@@ -283,15 +285,14 @@ func TestARunThatWasStoppedAnywhereCanBeRepeatedAndUndone(t *testing.T) {
 			t.Errorf("stopped after %d changes and repeated, it has made %q", lines, got)
 		}
 		mustUndo(t, repeated)
-		if got := readFiles(t, repeated); !maps.Equal(got, fakeTree) {
-			t.Errorf("stopped after %d changes, repeated and undone, there is %q", lines, got)
-		}
+		wantFiles(t, repeated, fakeTree)
 		if _, err := os.Stat(filepath.Join(undone, "mount", keepDir, "manifest.json")); err != nil {
 			continue // nothing but copies was made
 		}
 		mustUndo(t, undone)
-		if got := readFiles(t, undone); !maps.Equal(got, fakeTree) {
-			t.Errorf("stopped after %d changes and undone, there is %q", lines, got)
+		wantFiles(t, undone, fakeTree)
+		if t.Failed() {
+			t.Fatalf("when it was stopped after %d changes", lines)
 		}
 	}
 }
@@ -305,8 +306,8 @@ func TestAnUndoThatWasStoppedAnywhereCanBeRepeated(t *testing.T) {
 		if more = stopped(t, dir, lines, (*tree).undo); more {
 			mustUndo(t, dir)
 		}
-		if got := readFiles(t, dir); !maps.Equal(got, fakeTree) {
-			t.Errorf("stopped after %d changes and repeated, there is %q", lines, got)
+		if wantFiles(t, dir, fakeTree); t.Failed() {
+			t.Fatalf("when it was stopped after %d changes", lines)
 		}
 	}
 }
@@ -423,9 +424,7 @@ func TestAModuleThatIsTooOldOrMissingIsAddedWithItsSumsAndUndone(t *testing.T) {
 		t.Errorf("%d lines in go.sum", got)
 	}
 	mustUndo(t, dir)
-	if !maps.Equal(readFiles(t, dir), before) {
-		t.Error("undo has not brought back everything")
-	}
+	wantFiles(t, dir, before)
 }
 
 func TestUndoLeavesAModuleThatWasUpdatedSince(t *testing.T) {

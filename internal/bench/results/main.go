@@ -61,11 +61,13 @@ func (h *host) mountAt(target string) error {
 	return h.mount(h.layer, []string{mount.ParentLayerPathsFlag + string(parents)}, target)
 }
 
-// states are what a target is before the call.
-var states = []struct {
+// state is what a target is before the call.
+type state struct {
 	name    string
 	prepare func(h *host) error
-}{
+}
+
+var states = []state{
 	{"absent", func(h *host) error { return nil }},
 	{"an empty directory", func(h *host) error { return os.Mkdir(h.target, 0o777) }},
 	{"a directory with a file", func(h *host) error {
@@ -113,55 +115,75 @@ func main() {
 	if err != nil {
 		fail(err)
 	}
+	t := &table{root: root, given: map[string]bool{}}
 	fmt.Println("| call | the target is | containerd 2.4.2 | this package | why |\n| --- | --- | --- | --- | --- |")
-	calls := []string{"Mount", "Unmount", "UnmountAll", "UnmountRecursive"}
-	given := map[string]bool{}
-	var wrong []error
-	number := 0
-	for _, call := range calls {
+	for _, call := range []string{"Mount", "Unmount", "UnmountAll", "UnmountRecursive"} {
 		for _, state := range states {
-			row := func(separator string) (cells [2]string) {
-				for i, api := range []api{theirs, ours} {
-					number++
-					h, err := newHost(api, filepath.Join(root, fmt.Sprint(number)))
-					if err == nil {
-						err = state.prepare(h)
-					}
-					if err != nil {
-						fail(fmt.Errorf("%s: %w", state.name, err))
-					}
-					cells[i] = h.do(call, separator)
-				}
-				return cells
-			}
-			plain, separated := row(""), row(`\`)
-			print := func(name string, cells [2]string) {
-				why := ""
-				for _, key := range []string{call + ": " + state.name, state.name} {
-					if reason := reasons[key]; why == "" && cells[0] != cells[1] && reason != "" {
-						why, given[key] = reason, true
-					}
-				}
-				if cells[0] != cells[1] && why == "" {
-					why = "**no reason is given**"
-					wrong = append(wrong, fmt.Errorf("%s of %s: they differ", call, name))
-				}
-				fmt.Printf("| %s | %s | %s | %s | %s |\n", call, name, cells[0], cells[1], why)
-			}
-			print(state.name, plain)
+			plain, separated := t.try(call, state, ""), t.try(call, state, `\`)
+			t.print(call, state, "", plain)
 			if separated != plain {
-				print(state.name+`, with \ at its end`, separated)
+				t.print(call, state, `, with \ at its end`, separated)
 			}
 		}
 	}
 	for key := range reasons {
-		if !given[key] {
-			wrong = append(wrong, fmt.Errorf("%s: a reason is given, and they agree", key))
+		if !t.given[key] {
+			t.wrong = append(t.wrong, fmt.Errorf("%s: a reason is given, and they agree", key))
 		}
 	}
-	if len(wrong) > 0 {
-		fail(errors.Join(wrong...))
+	if len(t.wrong) > 0 {
+		fail(errors.Join(t.wrong...))
 	}
+}
+
+// table is what was printed so far.
+type table struct {
+	root  string          // of the hosts
+	hosts int             // which have a directory each
+	given map[string]bool // the reasons that were needed
+	wrong []error
+}
+
+// results are what comes of one call of containerd's package and of this one.
+type results struct{ theirs, ours string }
+
+func (t *table) try(call string, s state, separator string) results {
+	return results{t.tryOne(theirs, call, s, separator), t.tryOne(ours, call, s, separator)}
+}
+
+func (t *table) tryOne(api api, call string, s state, separator string) string {
+	t.hosts++
+	h, err := newHost(api, filepath.Join(t.root, fmt.Sprint(t.hosts)))
+	if err == nil {
+		err = s.prepare(h)
+	}
+	if err != nil {
+		fail(fmt.Errorf("%s: %w", s.name, err))
+	}
+	return h.do(call, separator)
+}
+
+// print prints a row, with the reason when the packages differ.
+func (t *table) print(call string, s state, how string, got results) {
+	why := ""
+	if got.theirs != got.ours {
+		why = t.reason(call, s)
+	}
+	if got.theirs != got.ours && why == "" {
+		why = "**no reason is given**"
+		t.wrong = append(t.wrong, fmt.Errorf("%s of %s%s: they differ", call, s.name, how))
+	}
+	fmt.Printf("| %s | %s%s | %s | %s | %s |\n", call, s.name, how, got.theirs, got.ours, why)
+}
+
+func (t *table) reason(call string, s state) string {
+	for _, key := range []string{call + ": " + s.name, s.name} {
+		if reason := reasons[key]; reason != "" {
+			t.given[key] = true
+			return reason
+		}
+	}
+	return ""
 }
 
 func newHost(api api, dir string) (*host, error) {
