@@ -23,15 +23,20 @@ func BenchmarkMount(b *testing.B) {
 			}
 		}
 	})
-	b.Run("mount and unmount", func(b *testing.B) {
-		h := newHost(b)
-		m, target := h.scratch("2"), h.target("a")
-		b.ReportAllocs()
-		for i := 0; i < b.N; i++ {
-			h.mustMount(m, target)
-			h.mustUnmount(target)
-		}
-	})
+	for _, way := range []string{"link", "binding"} {
+		b.Run("mount and unmount by a "+way, func(b *testing.B) {
+			h := newHost(b)
+			if way == "binding" {
+				h.bindsAt = "a"
+			}
+			m, target := h.scratch("2"), h.target("a")
+			b.ReportAllocs()
+			for i := 0; i < b.N; i++ {
+				h.mustMount(m, target)
+				h.mustUnmount(target)
+			}
+		})
+	}
 }
 
 // BenchmarkManyMounts mounts different layers at once, on a model whose calls

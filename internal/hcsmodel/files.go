@@ -64,6 +64,34 @@ func (s files[T]) each(f func(*T, func() error) error) error {
 	return nil
 }
 
+// file is a table that processes share in one file, since it is mostly read as a whole. It
+// is locked and changed as each of files is.
+type file[T entry] struct{ path string }
+
+func (s file[T]) update(key string, f func(*T, func() error) error) error {
+	return s.with(f, func(entries *memory[T], f func(*T, func() error) error) error { return entries.update(key, f) })
+}
+
+func (s file[T]) each(f func(*T, func() error) error) error { return s.with(f, (*memory[T]).each) }
+
+// with calls do with the entries, and with f, which it makes keep them in the file.
+func (s file[T]) with(f func(*T, func() error) error, do func(*memory[T], func(*T, func() error) error) error) error {
+	return withLock(s.path, func(file *os.File) error {
+		entries := &memory[T]{known: map[string]T{}}
+		if err := json.NewDecoder(file).Decode(&entries.known); err != nil && err != io.EOF {
+			return err
+		}
+		return do(entries, func(e *T, keep func() error) error {
+			return f(e, func() error {
+				if err := keep(); err != nil {
+					return err
+				}
+				return overwrite(file, entries.known)
+			})
+		})
+	})
+}
+
 // fileJournal is a journal that processes share: the file calls in dir, one call a
 // line.
 type fileJournal struct{ dir string }

@@ -185,7 +185,7 @@ func Open(dir string) (*Model, error) {
 		Before:      faults.before,
 		After:       faults.after,
 		layers:      files[layer]{dir, ".layer"},
-		bindings:    files[binding]{dir, ".binding"},
+		bindings:    file[binding]{filepath.Join(dir, "bindings")},
 		journal:     fileJournal{dir},
 		volumes:     volumes,
 	}, nil
