@@ -211,7 +211,7 @@ func TestATargetThatWouldHideAParentIsRefused(t *testing.T) {
 	r := record{Resolved: h.path("layers/2"), Parents: []string{h.path("layers/1"), h.path("more/layers/0")}}
 	for _, path := range []string{"layers/1", "layers/1/Files", "more", "more/layers/0"} {
 		at := target{Path: h.path(path), Resolved: h.path(path)}
-		wantError(t, h.checkCover(&r, &at), "it would hide files of ")
+		wantError(t, h.checkHides(&r, &at), "it would hide files of ")
 	}
 }
 

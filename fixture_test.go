@@ -52,12 +52,40 @@ func hostIn(t testing.TB, dir string, model *hcsmodel.Model) *host {
 		h.pauses++
 		return ctx.Err()
 	}
-	h.mounter = &mounter{hcs: model, filter: modelFilter{model}, table: &table{dir: filepath.Join(dir, "table"), pause: pause}, boot: "boot 1"}
+	h.mounter = &mounter{opener: opener{hcs: model}, binder: binder{filter: modelFilter{model}}, table: &table{dir: filepath.Join(dir, "table")}, boot: "boot 1"}
+	h.setPause(pause)
 	if boot, err := os.ReadFile(h.path("boot")); err == nil { // another process has started the host again
 		h.boot = string(boot)
 	}
 	return h
 }
+
+// setPause sets what is done before anything is retried.
+func (h *host) setPause(pause pauser) {
+	h.opener.pause, h.binder.pause, h.table.pause = pause, pause, pause
+}
+
+// The host has as methods what are functions over a mounter.
+
+func (h *host) all(ctx context.Context, mounts []Mount, target string) error {
+	return mountAll(ctx, h.mounter, mounts, target)
+}
+
+func (h *host) unmountMounts(mounts []Mount, target string) error {
+	return unmountMounts(h.mounter, mounts, target)
+}
+
+func (h *host) unmountRecursive(path string) error { return unmountRecursive(h.mounter, path) }
+
+func (h *host) withTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
+	return withTempMount(ctx, h.mounter, mounts, f)
+}
+
+func (h *host) cleanupTempMounts() ([]error, error) { return cleanupTempMounts(h.mounter) }
+
+func (h *host) lookup(dir string) (Info, error) { return lookup(h.mounter, dir) }
+
+func (h *host) list() ([]Info, error) { return list(h.mounter) }
 
 // modelFilter is the bind filter of a host.
 type modelFilter struct{ *hcsmodel.Model }
@@ -142,7 +170,7 @@ func (h *host) mkdir(path string) string {
 }
 
 func (h *host) mount(m *Mount, target string) error {
-	return h.binding(strings.Contains(h.bindsAt, filepath.Base(target))).mountIn(context.Background(), m, target)
+	return mountIn(context.Background(), h.binding(strings.Contains(h.bindsAt, filepath.Base(target))), m, target)
 }
 
 // binding is the mounter as it is where the process has chosen bindings, or else links.
@@ -174,7 +202,7 @@ func (h *host) mustUnmount(path string) {
 // record is the record of the layer at a target, or fails the test.
 func (h *host) record(target string) *record {
 	h.t.Helper()
-	r, err := h.recordAt(h.key(target))
+	r, err := h.table.recordAt(h.key(target))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -215,7 +243,7 @@ func (h *host) change(target string, change func(*record)) {
 func (h *host) records() []record {
 	h.t.Helper()
 	var records []record
-	there, err := h.table.isThere()
+	there, err := h.table.exists()
 	if err != nil {
 		h.t.Fatal(err)
 	}

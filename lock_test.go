@@ -71,7 +71,7 @@ func TestOnlyOneHoldsALockAtATime(t *testing.T) {
 		}()
 	}
 	all.Wait()
-	if n := len(one.turns); n != 0 {
+	if n := len(one.turns.waiting); n != 0 {
 		t.Errorf("%d locks are remembered that nobody waits for", n)
 	}
 }
@@ -84,9 +84,9 @@ func awaitQueue(table *table, name string, n int) {
 }
 
 func isQueued(table *table, name string, n int) bool {
-	table.mu.Lock()
-	defer table.mu.Unlock()
-	turn := table.turns[name]
+	table.turns.mu.Lock()
+	defer table.turns.mu.Unlock()
+	turn := table.turns.waiting[name]
 	return turn != nil && turn.users == n
 }
 

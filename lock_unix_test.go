@@ -10,7 +10,7 @@ import (
 	"github.com/pkg/errors"
 )
 
-func init() { lockFile = flock }
+func init() { lockByFile = flock }
 
 // flock locks a file that it never removes: a lock on a file that has gone excludes
 // nobody.

@@ -77,26 +77,26 @@ func (m *Mount) Mount(target string) error {
 // Target. When one fails, those mounted before it are unmounted again, last first. The error
 // holds all that failed, and its errors are those of [Mount.Mount] and [Unmount].
 func All(mounts []Mount, target string) error {
-	return withMounter(func(mt *mounter) error { return mt.all(context.Background(), mounts, target) })
+	return withMounter(func(mt *mounter) error { return mountAll(context.Background(), mt, mounts, target) })
 }
 
 // UnmountMounts unmounts the mounts at target, last first, as [UnmountAll] does.
 // It goes on after a failure, and returns all errors. flags are not used.
 func UnmountMounts(mounts []Mount, target string, flags int) error {
-	return withMounter(func(mt *mounter) error { return mt.unmountMounts(mounts, target) })
+	return withMounter(func(mt *mounter) error { return unmountMounts(mt, mounts, target) })
 }
 
-func (mt *mounter) all(ctx context.Context, mounts []Mount, target string) error {
+func mountAll(ctx context.Context, mt *mounter, mounts []Mount, target string) error {
 	for i := range mounts {
-		if err := mt.mountIn(ctx, &mounts[i], target); err != nil {
-			return withUndo(err, mt.unmountMounts(mounts[:i], target))
+		if err := mountIn(ctx, mt, &mounts[i], target); err != nil {
+			return withUndo(err, unmountMounts(mt, mounts[:i], target))
 		}
 	}
 	return nil
 }
 
 // mountIn mounts m at target, or at the directory below it that m.Target names.
-func (mt *mounter) mountIn(ctx context.Context, m *Mount, target string) error {
+func mountIn(ctx context.Context, mt *mounter, m *Mount, target string) error {
 	mountpoint, err := m.mountpoint(target)
 	if err != nil {
 		return err
@@ -104,11 +104,11 @@ func (mt *mounter) mountIn(ctx context.Context, m *Mount, target string) error {
 	return mt.mount(ctx, m, mountpoint)
 }
 
-func (mt *mounter) unmountMounts(mounts []Mount, target string) error {
+func unmountMounts(mt *mounter, mounts []Mount, target string) error {
 	var errs []error
 	for i := len(mounts) - 1; i >= 0; i-- {
 		mountpoint, err := mounts[i].mountpoint(target)
-		if errors.Is(err, os.ErrNotExist) { // unmounted before, with what it was in
+		if errors.Is(err, os.ErrNotExist) { // the mount above it, which it was in, is unmounted already
 			continue
 		}
 		if err == nil {

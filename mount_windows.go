@@ -57,7 +57,7 @@ func Lookup(dir string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return mt.lookup(dir)
+	return lookup(mt, dir)
 }
 
 // List returns every mount on record, one for each target: also those that a killed process or a
@@ -68,7 +68,7 @@ func List() ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	return mt.list()
+	return list(mt)
 }
 
 // mountTable is the mount table, once it is known where.
@@ -116,7 +116,14 @@ func newMounter() (*mounter, error) {
 		}
 		mountTable.table = &table{dir: filepath.Join(programData, "windows-layer-mounts"), pause: pause}
 	}
-	return &mounter{hcs: vmcompute{}, filter: bindflt{}, table: mountTable.table, boot: boot, binds: bindsLayers.Load()}, nil
+	table := mountTable.table
+	return &mounter{
+		opener: opener{vmcompute{}, table.pause},
+		binder: binder{bindflt{}, table.pause},
+		table:  table,
+		boot:   boot,
+		binds:  bindsLayers.Load(),
+	}, nil
 }
 
 // vmcompute is the Host Compute Service of this machine.

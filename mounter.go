@@ -12,13 +12,14 @@ import (
 
 const layerType = "windows-layer" // the type of mount that a snapshotter hands out for a layer
 
-// mounter carries out mounts over HCS, the bind filter and the table.
+// mounter mounts and unmounts layers: it takes the steps in order, each of which the table has on
+// record before it is taken, and undoes them in reverse.
 type mounter struct {
-	hcs    hcs
-	filter bindFilter
-	table  *table
-	boot   string // the start of the system, see record.Boot
-	binds  bool   // shows layers by bindings, and not by links
+	opener
+	binder
+	table *table
+	boot  string // the start of the system, see record.Boot
+	binds bool   // whether layers are shown by bindings, and not by links
 }
 
 // withMounter calls do with a mounter for the HCS and the mount table of this machine.
@@ -30,9 +31,9 @@ func withMounter(do func(mt *mounter) error) error {
 	return do(mt)
 }
 
-// mount opens a layer, unless it is open, and shows it at a target by a link or a binding.
+// mount opens a layer, unless it is open, and shows it at a target.
 func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
-	r, err := m.record()
+	r, err := newRecord(m)
 	if err != nil {
 		return err
 	}
@@ -46,7 +47,7 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 	}
 	r.Boot = mt.boot
 	if mt.binds {
-		if err := stderrors.Join(mt.filter.Find(), mt.checkCover(&r, &at)); err != nil {
+		if err := stderrors.Join(mt.filter.Find(), mt.checkHides(&r, &at)); err != nil {
 			return err
 		}
 		at.Bound, at.ReadOnly = mt.boot, slices.Contains(m.Options, "ro")
@@ -56,10 +57,10 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 		return err
 	}
 	defer unlockTarget()
-	if _, err := mt.withEntry(at.Key, mt.makeWay); err != nil {
+	if _, err := mt.withEntry(at.Key, mt.clearTarget); err != nil {
 		return err
 	}
-	if err := mt.inspect(&at); err != nil {
+	if err := mt.checkTarget(&at); err != nil {
 		return err
 	}
 	unlockLayer, err := mt.table.lockLayer(r.Key)
@@ -67,11 +68,11 @@ func (mt *mounter) mount(ctx context.Context, m *Mount, path string) error {
 		return err
 	}
 	defer unlockLayer()
-	return mt.show(ctx, r, at)
+	return mt.openAndShow(ctx, r, at)
 }
 
-// record returns the record of the layer that m mounts, as far as m tells, or why m is refused.
-func (m *Mount) record() (record, error) {
+// newRecord returns the record of the layer that m mounts, as far as m tells, or why m is refused.
+func newRecord(m *Mount) (record, error) {
 	if err := checkType(m.Type); err != nil {
 		return record{}, err
 	}
@@ -87,52 +88,61 @@ func (m *Mount) record() (record, error) {
 	return record{Key: layer, Source: source, Resolved: resolved, Parents: parents, ReadOnly: isReadOnly(source)}, err
 }
 
-// makeWay makes way for a mount at a target that is on record: what a killed process or a restart
-// of the system left is unmounted. A mount that is live is left alone and is an error.
-func (mt *mounter) makeWay(e *entry, at *target) error {
-	// A binding is not looked for: whether it is listed under the name of the target is no proof.
+// checkHides refuses a target where a binding would hide files that are still needed: HCS could not
+// find the layer or its parents, other processes not the table, Unmount not a target below.
+func (mt *mounter) checkHides(r *record, at *target) error {
+	for _, path := range append([]string{r.Resolved, mt.table.dir}, r.Parents...) {
+		path, covered := bareLink(path), bareLink(at.Resolved)
+		if isIn(path, covered) || isIn(covered, path) {
+			return errors.Errorf("failed to mount at %s: it would hide files of %s", at.Path, path)
+		}
+	}
+	if isEmpty(at.Resolved) {
+		return nil // as most targets are: the whole table need not be read
+	}
+	below, _, err := mt.table.below(at.Path)
+	if err == nil && len(below) > 0 {
+		err = errors.Wrapf(os.ErrExist, "failed to mount at %s: layers are mounted in it, such as at %s", at.Path, below[0].Path)
+	}
+	return err
+}
+
+// clearTarget unmounts what a killed process or a restart of the system left at a target that is on
+// record. A live mount is refused.
+func (mt *mounter) clearTarget(e *entry, at *target) error {
+	// A binding is not looked up in the list: it may be listed by another name.
 	there := at.Bound == mt.boot && !isGone(at.Resolved)
 	if at.Bound == "" {
 		var err error
-		if there, err = e.isLinked(at); err != nil {
+		if there, err = at.isLinked(&e.record); err != nil {
 			return err
 		}
 	}
 	if there && at.Shown && mt.isOpen(&e.record) {
 		return errors.Wrapf(os.ErrExist, "failed to mount at %s: it shows layer %s", at.Path, e.Source)
 	}
-	return mt.takeAway(e, at)
+	return mt.unmountFrom(e, at)
 }
 
-// inspect refuses a target at which the layer cannot be shown.
-func (mt *mounter) inspect(at *target) error {
-	err := mt.table.whileBusy(at.inspect)
+// checkTarget refuses a target that is in use.
+func (mt *mounter) checkTarget(at *target) error {
+	err := mt.table.pause.whileBusy(at.inspect)
 	if err == nil && at.Bound != "" && !at.Made {
 		err = mt.checkUnbound(at)
 	}
 	return err
 }
 
-// show opens the layer, unless another target shows it already, and shows it at the target.
-func (mt *mounter) show(ctx context.Context, r record, at target) error {
-	e, err := mt.table.entry(r.Key)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+// openAndShow opens the layer, unless another target shows it, and shows it at the target.
+func (mt *mounter) openAndShow(ctx context.Context, r record, at target) error {
+	e, err := mt.openEntry(r.Key, &at)
+	if err != nil {
 		return err
 	}
-	shared := err == nil && e.isShown() && mt.isOpen(&e.record)
-	if err == nil && !shared {
-		// It is half open, or the system was started again, or other code closed it.
-		err := mt.takeAway(e, nil)
-		if err == nil {
-			err = mt.inspect(&at) // where it may have put a directory back
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if !shared {
-		// ActivateLayer may let a layer pass that other code has open, and PrepareLayer then
-		// refuses it. To undo the one would close the layer for the other.
+	isOpen := e != nil
+	if !isOpen {
+		// ActivateLayer may succeed for a layer that other code has open, and PrepareLayer then
+		// fails. To undo ActivateLayer would close the layer for the other code.
 		if volume := mt.openElsewhere(ctx, r.Source); volume != "" {
 			return errors.Wrapf(errorSharingViolation, "failed to open layer %s: it is open already, as %s", r.Source, volume)
 		}
@@ -146,27 +156,21 @@ func (mt *mounter) show(ctx context.Context, r record, at target) error {
 	if err != nil {
 		return withUndo(err, stderrors.Join(mt.table.sweep(r.Key), mt.table.removeIndex(at.Key)))
 	}
-	if !shared {
+	if !isOpen {
 		err = mt.openLayer(ctx, &e.record)
 		if errors.Is(err, errLeftOpen) {
-			return withUndo(err, e.save(true)) // for Unmount to close the layer
+			return withUndo(err, e.save(true)) // so that Unmount can close the layer
 		}
 		if err != nil {
 			return withUndo(err, e.drop())
 		}
 		err = e.save(true)
 	}
-	added := e.at(at.Key)
-	switch {
-	case err != nil:
-		if added.Bound != "" {
-			added.Bound = neverBound
-		}
-	case added.Bound != "":
-		err = mt.bind(&e.record, added)
-	default:
-		err = e.link(added, mt.table.pause)
-		added.Linked = !isGone(added.Resolved)
+	added := e.target(at.Key)
+	if err == nil {
+		err = mt.showAt(e, added)
+	} else if added.Bound != "" {
+		added.Bound = neverBound
 	}
 	if err == nil {
 		added.Shown = true
@@ -174,23 +178,55 @@ func (mt *mounter) show(ctx context.Context, r record, at target) error {
 	}
 	if err != nil {
 		added.Shown = false
-		return withUndo(err, mt.takeAway(e, added))
+		return withUndo(err, mt.unmountFrom(e, added))
 	}
 	return nil
 }
 
+// openEntry returns the entry of a layer that is open and shown at a target, or nil when the layer
+// has to be opened. What is left of an earlier mount of the layer is cleared away first.
+func (mt *mounter) openEntry(layer key, at *target) (*entry, error) {
+	e, err := mt.table.entry(layer)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if e.isShown() && mt.isOpen(&e.record) {
+		return e, nil
+	}
+	// It is half open, or of before a restart, or other code has closed it.
+	if err := mt.unmountFrom(e, nil); err != nil {
+		return nil, err
+	}
+	return nil, mt.checkTarget(at) // at which unmountFrom may have put a directory back
+}
+
+// showAt links or binds the open layer to a target.
+func (mt *mounter) showAt(e *entry, at *target) error {
+	if at.Bound != "" {
+		return mt.bind(&e.record, at)
+	}
+	err := at.link(&e.record, mt.table.pause)
+	at.Linked = !isGone(at.Resolved)
+	return err
+}
+
+// isOpen reports whether the layer of a record is open, as far as can be known.
+func (mt *mounter) isOpen(r *record) bool { return r.Boot == mt.boot && mt.mayBeOpen(r) }
+
 // unmountAll unmounts path until nothing is left to unmount.
 func (mt *mounter) unmountAll(path string) error {
 	for {
-		if found, err := mt.unmount(path); !found || err != nil {
+		if wasTarget, err := mt.unmount(path); !wasTarget || err != nil {
 			return err
 		}
 	}
 }
 
-// unmount unmounts what path stands for, a target or the directory of a layer, and reports whether
-// it was a target.
-func (mt *mounter) unmount(path string) (found bool, err error) {
+// unmount unmounts a path, a target or the directory of a layer, and reports whether it was a target.
+func (mt *mounter) unmount(path string) (wasTarget bool, err error) {
 	if path == "" {
 		return false, nil
 	}
@@ -202,26 +238,26 @@ func (mt *mounter) unmount(path string) (found bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if found, err := mt.unmountTarget(at.Key); found || err != nil {
-		return found, err
+	if wasTarget, err := mt.unmountTarget(at.Key); wasTarget || err != nil {
+		return wasTarget, err
 	}
 	_, layer, err := resolveSource(path)
 	if err != nil {
 		return false, err
 	}
-	if there, err := mt.table.isThere(); err != nil || !there && !isLayer(path) {
+	if exists, err := mt.table.exists(); err != nil || !exists && !isLayer(path) {
 		return false, err
 	}
 	if layer != at.Key {
-		// Path is a link. Mount makes such a link, too, to a layer that other targets
-		// may show, but not while somebody else has the lock of its target.
+		// The path is a link. A Mount that runs now may be making it, to a layer that other
+		// targets show as well. It has the lock of its target until it is done.
 		unlock, err := mt.table.lockTarget(at.Key)
 		if err != nil {
 			return false, err
 		}
 		defer unlock()
-		if found, err := mt.withEntry(at.Key, mt.takeAway); found || err != nil {
-			return found, err
+		if wasTarget, err := mt.withEntry(at.Key, mt.unmountFrom); wasTarget || err != nil {
+			return wasTarget, err
 		}
 		if _, layer, err = resolveSource(path); err != nil {
 			return false, err
@@ -231,16 +267,17 @@ func (mt *mounter) unmount(path string) (found bool, err error) {
 }
 
 // unmountTarget unmounts the mount at a target, and reports whether there was one.
-func (mt *mounter) unmountTarget(target key) (found bool, err error) {
-	if there, err := mt.table.isThere(); !there || err != nil {
+func (mt *mounter) unmountTarget(target key) (wasTarget bool, err error) {
+	if exists, err := mt.table.exists(); !exists || err != nil {
 		return false, err
 	}
-	found, err = mt.withEntry(target, mt.takeAway)
-	if found || err != nil || isGone(mt.table.indexPath(target)) {
-		return found, err
+	wasTarget, err = mt.withEntry(target, mt.unmountFrom)
+	if wasTarget || err != nil || isGone(mt.table.indexPath(target)) {
+		return wasTarget, err
 	}
-	// The index has no content, after a power failure or because its process was killed.
-	unlock, err := mt.table.lockTarget(target) // but for a Mount that is writing it
+	// The file of the index has no content: the power failed or its process was killed, unless a
+	// Mount is writing it at this instant. That has the lock.
+	unlock, err := mt.table.lockTarget(target)
 	if err != nil {
 		return false, err
 	}
@@ -251,8 +288,8 @@ func (mt *mounter) unmountTarget(target key) (found bool, err error) {
 	return false, mt.table.removeIndex(target)
 }
 
-// withEntry calls do with the record of the layer that is shown at a target, under the
-// lock of the layer, and reports whether there is one.
+// withEntry calls do with the entry of the layer that is shown at a target, under the lock of the
+// layer, and reports whether there is one.
 func (mt *mounter) withEntry(target key, do func(e *entry, at *target) error) (found bool, err error) {
 	layer, err := mt.table.layerAt(target)
 	if errors.Is(err, os.ErrNotExist) {
@@ -269,21 +306,21 @@ func (mt *mounter) withEntry(target key, do func(e *entry, at *target) error) (f
 	e, err := mt.table.entry(layer)
 	if err == nil {
 		defer e.close()
-		if at := e.at(target); at != nil {
+		if at := e.target(target); at != nil {
 			return true, do(e, at)
 		}
 	} else if errors.Is(err, os.ErrNotExist) {
 		err = mt.table.sweep(layer)
 	}
-	// A process was killed before it had the record, or after it had dropped it.
+	// The process that wrote the index was killed before it wrote the record, or after it dropped it.
 	if now, indexErr := mt.table.layerAt(target); err == nil && indexErr == nil && now == layer {
 		err = mt.table.removeIndex(target)
 	}
 	return false, err
 }
 
-// unmountSource unmounts the layer in the directory path from all its targets, and closes it also
-// where the table does not know it.
+// unmountSource unmounts the layer in the directory path from all its targets, and closes it. A layer
+// that is in no record is closed as well.
 func (mt *mounter) unmountSource(path string, layer key) error {
 	unlock, err := mt.table.lockLayer(layer)
 	if err != nil {
@@ -292,19 +329,19 @@ func (mt *mounter) unmountSource(path string, layer key) error {
 	defer unlock()
 	e, err := mt.table.entry(layer)
 	if err == nil {
-		return mt.takeAway(e, nil)
+		return mt.unmountFrom(e, nil)
 	}
-	damaged := errors.Is(err, errDamaged) // nobody knows where the layer is shown
-	if !damaged && !errors.Is(err, os.ErrNotExist) {
+	isDamaged := errors.Is(err, errDamaged) // then the targets of the layer are not known
+	if !isDamaged && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	err = nil
-	if damaged || isLayer(path) {
+	if isDamaged || isLayer(path) {
 		if err = checkSource(path); err == nil {
-			err = mt.closeLayer(&record{Source: path, ReadOnly: isReadOnly(path)}, damaged)
+			err = mt.closeLayer(&record{Source: path, ReadOnly: isReadOnly(path)}, isDamaged)
 		}
 	}
-	if err == nil && damaged {
+	if err == nil && isDamaged {
 		err = mt.table.remove(mt.table.layerPath(layer))
 	}
 	if err != nil {
@@ -313,32 +350,31 @@ func (mt *mounter) unmountSource(path string, layer key) error {
 	return mt.table.sweep(layer)
 }
 
-// takeAway takes a layer from one of its targets, or from all when that is nil. It
-// closes the layer with the last target that shows it. What it could not do is in the
-// error, and then the record stays, so that it can be tried again.
-func (mt *mounter) takeAway(e *entry, one *target) error {
+// unmountFrom takes the layer of an entry away from one of its targets, or from all of them when one
+// is nil. It closes the layer with the last target that shows it. After a failure the record stays,
+// so that it can be repeated.
+func (mt *mounter) unmountFrom(e *entry, one *target) error {
 	defer e.close()
-	// Where the volume has gone other code has closed the layer, and may have opened it again.
-	ours := e.Boot == mt.boot && (!e.isShown() || mt.isOpen(&e.record))
-	leaves := func(at target) bool { return one == nil || at.Key == one.Key }
-	rest := record{Targets: slices.DeleteFunc(slices.Clone(e.Targets), leaves)}
-	if !ours || !rest.isShown() {
-		rest.Targets = nil // what is left of mounts that were killed goes too
+	// If the volume is gone, other code has closed the layer, and may have opened it again.
+	isOurs := e.Boot == mt.boot && (!e.isShown() || mt.isOpen(&e.record))
+	rest := record{Targets: slices.DeleteFunc(slices.Clone(e.Targets), func(at target) bool { return one == nil || at.Key == one.Key })}
+	if !isOurs || !rest.isShown() {
+		rest.Targets = nil // those of mounts that were killed go with the last one
 	}
 	var leaving []*target
 	for i := range e.Targets {
-		if at := &e.Targets[i]; rest.at(at.Key) == nil {
+		if at := &e.Targets[i]; rest.target(at.Key) == nil {
 			leaving = append(leaving, at)
 		}
 	}
-	err := mt.leave(e, leaving)
+	err := mt.hideAll(e, leaving)
 	if len(rest.Targets) == 0 {
-		if ours {
+		if isOurs {
 			if closeErr := mt.closeLayer(&e.record, true); closeErr != nil {
 				return stderrors.Join(err, closeErr, e.save(false))
 			}
 		}
-		if e.Boot = ""; err == nil { // should the record stay: the layer is closed
+		if e.Boot = ""; err == nil { // should the record stay, it says that the layer is closed
 			return e.drop()
 		}
 	}
@@ -353,19 +389,19 @@ func (mt *mounter) takeAway(e *entry, one *target) error {
 	return err
 }
 
-// leave makes targets of a layer as they were before it was shown there.
-func (mt *mounter) leave(e *entry, targets []*target) error {
-	// First goes on record that a link has gone already, whose directory is not ours to
-	// put back, and what is about to go.
+// hideAll hides the layer at several targets.
+func (mt *mounter) hideAll(e *entry, targets []*target) error {
+	// First it goes on record which targets are about to change, and where the link is gone already:
+	// such a target keeps what somebody has put there.
 	for _, at := range targets {
 		if at.Shown && at.Linked && at.Replaced {
-			linked, err := e.isLinked(at)
+			linked, err := at.isLinked(&e.record)
 			at.Restored = !linked && err == nil
 		}
 		at.Shown = false
 	}
-	// Should that fail, as on a full disk, the layer is closed all the same: only a
-	// process that is killed meanwhile leaves less than it should.
+	// Should that fail, as on a full disk, the layer is closed all the same. Only if this process is
+	// killed, too, may a directory be missing at a target.
 	markErr := e.save(false)
 	var errs []error
 	for _, at := range targets {
@@ -377,26 +413,26 @@ func (mt *mounter) leave(e *entry, targets []*target) error {
 	return stderrors.Join(errs...)
 }
 
-// hide takes the layer from a target, at which is then what was there before.
+// hide takes the layer away from a target, at which is then what was there before.
 func (mt *mounter) hide(r *record, at *target) error {
 	if at.Bound == "" {
-		return mt.table.whileBusy(func() error { return r.unlink(at) })
+		return mt.table.pause.whileBusy(func() error { return at.unlink(r) })
 	}
 	if at.Restored || r.Volume == "" {
-		return nil // it was not bound, and its directory not made, before the volume was on record
+		return nil // the target is bound, and its directory made, only once the volume is on record
 	}
 	switch {
-	case mt.filter.Find() != nil: // then nothing is bound
+	case mt.filter.Find() != nil: // without a filter nothing is bound
 	case at.Bound == mt.boot:
 		if err := mt.unbind(r, at); err != nil {
 			return err
 		}
-	case at.Made && len(mt.boundAt(at)) > 0:
-		at.Made = false // another program uses it: to remove it might remove what is bound
+	case at.Made && len(mt.boundTo(at)) > 0:
+		at.Made = false // another program uses the directory: to remove it could remove what is bound
 	}
 	if !at.Made {
 		return nil
 	}
-	err := mt.table.whileBusy(func() error { return removeEmptyDir(at.Resolved) })
+	err := mt.table.pause.whileBusy(func() error { return removeEmptyDir(at.Resolved) })
 	return errors.Wrap(err, "failed to remove the directory that was made for a binding")
 }

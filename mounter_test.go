@@ -232,7 +232,7 @@ func TestAVolumeThatTheSystemCannotLookAtIsTakenForThere(t *testing.T) {
 		h.path("none"):           false,
 		h.path("file", "volume"): true,
 	} {
-		if got := isThere(path); got != want {
+		if got := isReachable(path); got != want {
 			t.Errorf("%s: %v", path, got)
 		}
 	}
@@ -422,10 +422,10 @@ func TestACancelledContextEndsTheQuestionWhetherALayerIsOpenElsewhere(t *testing
 func (h *host) cancelledByAPause() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.t.Cleanup(cancel)
-	h.table.pause = func(ctx context.Context) error {
+	h.setPause(func(ctx context.Context) error {
 		cancel()
 		return pause(ctx)
-	}
+	})
 	return ctx
 }
 
@@ -807,12 +807,12 @@ func TestALiveMountSurvivesAVolumeThatIsOutOfReachForAnInstant(t *testing.T) {
 	before := describe(h.target("a"))
 	volume := h.record(h.target("a")).Volume
 	pauses := 0
-	h.table.pause = func(context.Context) error {
+	h.setPause(func(context.Context) error {
 		if pauses++; pauses == 4 {
 			return os.Rename(volume+" aside", volume)
 		}
 		return nil
-	}
+	})
 	for _, do := range []func() error{
 		func() error {
 			if err := h.mount(h.scratch("3"), h.target("a")); !stderrors.Is(err, os.ErrExist) {
@@ -1031,12 +1031,12 @@ func (h *host) vanishOnceOpen() (putBack func()) {
 func TestALinkWhoseVolumeIsLateIsTriedAgain(t *testing.T) {
 	h := newHost(t)
 	putBack := h.vanishOnceOpen()
-	h.table.pause = func(context.Context) error {
+	h.setPause(func(context.Context) error {
 		if h.pauses++; h.pauses == 4 {
 			putBack()
 		}
 		return nil
-	}
+	})
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.wantCalls(openCalls...)
 	h.mustUnmount(h.target("a"))
@@ -1046,13 +1046,13 @@ func TestALinkWhoseVolumeIsLateIsTriedAgain(t *testing.T) {
 func TestALinkThatSomebodyRemovesAtOnceDoesNotFailTheMount(t *testing.T) {
 	h := newHost(t)
 	putBack := h.vanishOnceOpen()
-	h.table.pause = func(context.Context) error {
+	h.setPause(func(context.Context) error {
 		if h.pauses++; h.pauses == 1 {
 			putBack()
 			return os.Remove(h.target("a"))
 		}
 		return nil
-	}
+	})
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.wantOpen("2")
 	h.mustUnmount(h.target("a"))

@@ -10,7 +10,8 @@ import (
 	"github.com/pkg/errors"
 )
 
-// What only Windows needs is done here as far as it takes to test the rest anywhere.
+// This file stands in for table_windows.go and target_windows.go, as far as the portable logic needs it
+// to be tested on other systems.
 
 type heldDir struct{ dir string }
 
@@ -26,11 +27,11 @@ func holdDir(dir string) (*heldDir, error) {
 	return &heldDir{dir}, checkContent(dir)
 }
 
-// lockFile locks the file of that name in a directory. The tests set it.
-var lockFile func(dir, name string) (unlock func(), err error)
+// lockByFile locks the file of that name in a directory. The tests set it.
+var lockByFile func(dir, name string) (unlock func(), err error)
 
 func (h *heldDir) lock(name string) (unlock func(), err error) {
-	return lockFile(filepath.Join(h.dir, "lock"), name)
+	return lockByFile(filepath.Join(h.dir, "lock"), name)
 }
 
 func openPrivate(path string, create bool) (*os.File, error) {

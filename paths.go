@@ -226,3 +226,13 @@ func absoluteTarget(path string) (string, error) {
 	}
 	return path, errors.WithMessage(err, "invalid mount target")
 }
+
+// isIn reports whether path is dir or below it.
+func isIn(path, dir string) bool {
+	path, dir = foldCase(path), foldCase(dir)
+	return path == dir || isBelow(path, dir)
+}
+
+func isBelow(path, dir string) bool {
+	return strings.HasPrefix(path, strings.TrimSuffix(dir, string(filepath.Separator))+string(filepath.Separator))
+}

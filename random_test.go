@@ -65,7 +65,7 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := newRandom(t, rt, processes)
 		defer os.RemoveAll(r.dir)
-		r.table.pause = func(ctx context.Context) error { return ctx.Err() } // pauses is not for goroutines
+		r.setPause(func(ctx context.Context) error { return ctx.Err() }) // pauses is not for goroutines
 		r.put(rt)
 		killedHere := r.killOnce(rapid.IntRange(-20, 40).Draw(rt, "call that kills"))
 		r.planElsewhere(rapid.SampledFrom(append(elsewhereKills, "")).Draw(rt, "fault elsewhere"))
@@ -989,7 +989,7 @@ func (r *random) work(work randomWork) error {
 		_, err := r.lookup(path)
 		return err
 	}
-	return mt.withTempMount(ctx, []Mount{*m}, func(root string) error {
+	return withTempMount(ctx, mt, []Mount{*m}, func(root string) error {
 		text, err := os.ReadFile(filepath.Join(r.shownAt(root), "data"))
 		unmounted := err != nil && !r.alone // by somebody else
 		if string(text) != "of layer "+work.Layer && !unmounted {

@@ -9,21 +9,38 @@ import (
 // attempts and attemptPause are those of hcsshim's own runtime (internal/layers/wcow_mount.go).
 const attempts, attemptPause = 5, 100 * time.Millisecond
 
-// pauser waits before something that failed is tried again, or until ctx ends.
+// pauser waits before the next attempt, or until ctx ends.
 type pauser func(ctx context.Context) error
 
-// retry runs try until it succeeds or fails with an error that is not one for an
-// instant, as many times as hcsshim's own runtime would.
-func (pause pauser) retry(ctx context.Context, forAnInstant func(error) bool, try func() error) error {
+// retry runs try until it succeeds, fails with an error that is not transient, or has failed five
+// times. When ctx ends, it stops after the attempt that is running.
+func (pause pauser) retry(ctx context.Context, isTransient func(error) bool, try func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := try()
-		if err == nil || !forAnInstant(err) || attempt == attempts {
+		if err == nil || !isTransient(err) || attempt == attempts {
 			return err
 		}
 		if waitErr := pause(ctx); waitErr != nil {
 			return fmt.Errorf("%w (not tried again: %w)", err, waitErr)
 		}
 	}
+}
+
+// until checks a condition up to five times, and reports whether it came true.
+func (pause pauser) until(ctx context.Context, condition func() bool) bool {
+	return nil == pause.retry(ctx, func(error) bool { return true }, func() error {
+		if condition() {
+			return nil
+		}
+		return errAgain
+	})
+}
+
+// whileBusy runs try, which opens, makes, renames or removes a file, and retries it while another
+// program, such as a scanner, has the file open. No context ends that: the pauses take less than
+// half a second.
+func (pause pauser) whileBusy(try func() error) error {
+	return pause.retry(context.Background(), isBusy, try)
 }
 
 func pause(ctx context.Context) error {

@@ -124,7 +124,7 @@ func mountAndLookup(m *Mount, target string, bind bool) error {
 		return err
 	}
 	mt.binds = bind
-	if err := mt.mountIn(context.Background(), m, target); err != nil {
+	if err := mountIn(context.Background(), mt, m, target); err != nil {
 		return err
 	}
 	info, err := Lookup(target)

@@ -512,7 +512,7 @@ func TestALockThatCannotBeHadIsAnErrorAndKeepsNobodyWaiting(t *testing.T) {
 		func() error { return h.unmount(m.Source) },
 	} {
 		wantError(t, do(), "mount table: failed to lock", syscall.ENOTDIR)
-		if n := len(h.table.turns); n != 0 {
+		if n := len(h.table.turns.waiting); n != 0 {
 			t.Fatalf("%d locks are remembered that nobody has", n)
 		}
 	}

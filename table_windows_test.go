@@ -255,7 +255,7 @@ func TestWhatAScannerHasOpenIsTriedAgain(t *testing.T) {
 		{"make an index", indexFile, 0, func(s *scanned) error { return s.mt.table.addIndex(s.at.Key, s.e.Key) }},
 		{"look into the target", targetDir, 0, mountAgain},
 		{"replace the target", targetDir, readable, mountAgain},
-		{"remove a temporary directory", targetDir, readable, func(s *scanned) error { return s.mt.removeTemp(s.at.Path) }},
+		{"remove a temporary directory", targetDir, readable, func(s *scanned) error { return removeTemp(s.mt, s.at.Path) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newScanned(t)

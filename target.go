@@ -8,71 +8,42 @@ import (
 	"github.com/pkg/errors"
 )
 
-// newTarget returns the target at a path, which is not followed where it is a link.
-func newTarget(path string) (target, error) {
-	name := filepath.Base(path)
-	final, folded, _, err := finalPath(path, false)
-	if err == nil && !sameLink(final, path) {
-		// Its directory is reached through a link, or has an 8.3 name. Or, should the bind
-		// filter not hide it, final is the path of what is bound there.
-		var parent string
-		if parent, _, _, err = canonical(filepath.Dir(path)); err == nil && !sameLink(filepath.Dir(final), parent) {
-			err = os.ErrNotExist
-		}
-	}
-	if err == nil {
-		name = filepath.Base(final) // in place of an 8.3 name, so that Unmount finds the link
-	}
-	if err != nil || folded == final { // it is absent, or case may make a difference
-		var exact bool
-		if final, folded, exact, err = canonical(filepath.Dir(path)); err != nil {
-			return target{}, err
-		}
-		final, folded = filepath.Join(final, name), joinFolded(folded, name, exact)
-	}
-	at := target{Path: filepath.Join(filepath.Dir(path), name), Resolved: final, Key: keyOf(folded)}
-	return at, checkPath(at.Path)
+// target is a path at which a layer is shown.
+type target struct {
+	// Path is as the caller gave it. Resolved is the same without links and 8.3 names on the
+	// way, which may go or lead elsewhere before Unmount: everything is done at Resolved.
+	Path     string `json:"path"`
+	Resolved string `json:"resolved"`
+	Key      key    `json:"key"`
+	// Bound is the start of the system in which the layer was bound to the target, and "" where
+	// a link shows it. Windows forgets a binding when it ends. See also neverBound.
+	Bound string `json:"bound,omitempty"`
+	// Made is set when the directory was made for the binding, and goes with it.
+	Made bool `json:"made,omitempty"`
+	// ReadOnly is set when the bind filter refuses to write through the target.
+	ReadOnly bool `json:"readOnly,omitempty"`
+	// Replaced is set when the link took the place of an empty directory.
+	Replaced bool `json:"replaced,omitempty"`
+	// Linked is set when the link was there at the end of Mount. If it is missing later, somebody
+	// has removed it, and Unmount does not put the directory back.
+	Linked bool `json:"linked,omitempty"`
+	// Restored is set when the target is as it was before Mount, or when there is nothing to
+	// restore because somebody has removed the link.
+	Restored bool `json:"restored,omitempty"`
+	// Shown is set from the end of a Mount to the beginning of the Unmount. It is false in the
+	// record of a process that was killed before or after that.
+	Shown bool `json:"shown,omitempty"`
 }
 
-// resolveSource returns the directory of a layer without links, drives and 8.3 names,
-// and its key. A link to the directory has the key of the directory.
-func resolveSource(path string) (resolved string, layer key, err error) {
-	resolved, folded, _, err := canonical(path)
-	return resolved, keyOf(folded), err
-}
-
-// canonical returns the one way to write path that the file system has, as far as path exists:
-// without links, and without 8.3 names. Folded is the same for all paths that differ in case only,
-// where the system takes them for one. What is in the directory keeps its case when exact is set.
-func canonical(path string) (resolved, folded string, exact bool, err error) {
-	resolved, folded, exact, err = finalPath(path, true)
-	if err == nil {
-		return resolved, folded, exact, nil
-	}
-	parent, name := filepath.Dir(path), filepath.Base(path)
-	if !errors.Is(err, os.ErrNotExist) || parent == path {
-		return "", "", false, errors.Wrapf(err, "failed to resolve %s", path)
-	}
-	resolved, folded, exact, err = canonical(parent)
-	return filepath.Join(resolved, name), joinFolded(folded, name, exact), exact, err
-}
-
-func joinFolded(folded, name string, exact bool) string {
-	if !exact {
-		name = foldCase(name)
-	}
-	return filepath.Join(folded, name)
-}
-
-// inspect fills in whether there is a directory at a target, which a link replaces and a binding
-// keeps. It refuses anything else, and for a link a directory that is not empty.
+// inspect refuses a target that is in use: anything but a directory, which for a link must be empty.
+// It fills in whether the link replaces a directory, or one has to be made for the binding.
 func (at *target) inspect() error {
 	at.Made, at.Replaced = false, false
 	info, err := os.Lstat(at.Resolved)
 	if errors.Is(err, os.ErrNotExist) {
 		at.Made = at.Bound != ""
 		parent, err := os.Stat(filepath.Dir(at.Resolved))
-		if err == nil && !parent.IsDir() { // for Windows nothing is below a file either
+		if err == nil && !parent.IsDir() { // Windows reports what is below a file as absent, too
 			err = errors.New("its parent is not a directory")
 		}
 		return errors.WithMessagef(err, "failed to mount at %s", at.Path)
@@ -90,21 +61,9 @@ func (at *target) inspect() error {
 	return errors.WithMessagef(err, "failed to mount at %s", at.Path)
 }
 
-// destination returns what a link to the layer leads to, and what is bound of it.
-func (r *record) destination() string {
-	if len(r.Parents) == 0 && !isVolume(r.Volume) {
-		// A base layer is not filtered: its mount path is its own directory, in
-		// which a client must not find what belongs to HCS.
-		return filepath.Join(r.Volume, "Files")
-	}
-	// A link to `\\?\Volume{GUID}` without the separator leads to the device and
-	// not to its root directory.
-	return r.Volume + string(filepath.Separator)
-}
-
-// isLinked reports whether the link to the layer is at a target. Anything else there
-// belongs to somebody else.
-func (r *record) isLinked(at *target) (bool, error) {
+// isLinked reports whether the link to the layer is at the target. Anything else there belongs to
+// somebody else.
+func (at *target) isLinked(r *record) (bool, error) {
 	info, err := os.Lstat(at.Resolved)
 	if r.Volume == "" || errors.Is(err, os.ErrNotExist) || err == nil && info.Mode()&os.ModeSymlink == 0 {
 		return false, nil
@@ -119,21 +78,20 @@ func (r *record) isLinked(at *target) (bool, error) {
 	return err == nil && sameLink(text, r.destination()), errors.Wrap(err, "failed to look at the target")
 }
 
-// link puts the link to the layer at a target. Each of its steps is tried again by
-// itself: the directory must not be removed twice.
-func (r *record) link(at *target, pause pauser) error {
-	whileBusy := func(try func() error) error { return pause.retry(context.Background(), isBusy, try) }
+// link puts the link to the layer at the target. Each of its steps is retried by itself: the
+// directory must not be removed twice.
+func (at *target) link(r *record, pause pauser) error {
 	destination := r.destination()
 	if at.Replaced {
-		if err := whileBusy(func() error { return removeDir(at.Resolved) }); err != nil {
+		if err := pause.whileBusy(func() error { return removeDir(at.Resolved) }); err != nil {
 			return errors.Wrapf(err, "failed to replace directory %s by a link", at.Path)
 		}
 	}
-	if err := whileBusy(func() error { return makeLink(destination, at.Resolved) }); err != nil {
+	if err := pause.whileBusy(func() error { return makeLink(destination, at.Resolved) }); err != nil {
 		return errors.Wrapf(err, "failed to link layer %s", r.Source)
 	}
-	// A link can be made and not be followed: the system may be told not to (fsutil
-	// behavior set SymlinkEvaluation, moby 38220). And the volume may be late.
+	// Windows may have been told not to follow the link (fsutil behavior set SymlinkEvaluation,
+	// moby 38220), and the volume may be late.
 	isLate := func(err error) bool { return errors.Is(err, os.ErrNotExist) && !isGone(at.Resolved) }
 	err := pause.retry(context.Background(), isLate, func() error {
 		info, err := os.Stat(at.Resolved)
@@ -142,21 +100,21 @@ func (r *record) link(at *target, pause pauser) error {
 		}
 		return err
 	})
-	if err != nil && !isGone(at.Resolved) { // where it has gone somebody else took it away
+	if err != nil && !isGone(at.Resolved) { // a link that is gone was removed by somebody else
 		return errors.Wrapf(err, "the link to %s does not show layer %s", destination, r.Source)
 	}
 	return nil
 }
 
-// unlink removes the link to the layer from a target, and puts the directory back that
-// it had replaced. It leaves alone what somebody has put in the place of the link.
-func (r *record) unlink(at *target) error {
-	linked, err := r.isLinked(at)
+// unlink removes the link to the layer from the target, and puts the directory back that it had
+// replaced. It leaves alone what somebody has put in the place of the link.
+func (at *target) unlink(r *record) error {
+	linked, err := at.isLinked(r)
 	if err != nil {
 		return err
 	}
 	if linked {
-		// On the disk, too, before the record goes: no other Unmount would know the link.
+		// This is durable before the record is dropped: no other Unmount would know the link.
 		if err := removeLink(at.Resolved, r.destination()); err != nil {
 			return errors.Wrapf(err, "failed to remove the link to layer %s", r.Source)
 		}
@@ -165,13 +123,13 @@ func (r *record) unlink(at *target) error {
 		return nil
 	}
 	err = os.Mkdir(at.Resolved, 0o755)
-	if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) { // the latter: what it was in has gone
+	if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) { // the latter when the directory that it was in is gone
 		return nil
 	}
 	return errors.Wrap(err, "failed to put the directory back")
 }
 
-// isEmpty reports whether nothing is in a directory, or there is none.
+// isEmpty reports whether a directory is empty, or absent, or cannot be read.
 func isEmpty(path string) bool {
 	dir, err := os.Open(path)
 	if err != nil {
@@ -182,8 +140,7 @@ func isEmpty(path string) bool {
 	return len(names) == 0
 }
 
-// removeEmptyDir removes a directory durably, and leaves alone anything that is no empty
-// directory any more.
+// removeEmptyDir removes a directory durably, and leaves alone what is not an empty directory any more.
 func removeEmptyDir(path string) error {
 	err := removeDirDurably(path)
 	if err == nil || errors.Is(err, os.ErrNotExist) {

@@ -94,8 +94,9 @@ func shortPath(t *testing.T, path string) string {
 // volume.
 func newBaseHost(t *testing.T) (mt *mounter, layer *Mount, dir string) {
 	t.Helper()
-	mt = &mounter{hcs: hcsmodel.New(""), table: newTable(t), boot: "boot 1"}
-	dir = filepath.Dir(mt.table.dir)
+	table := newTable(t)
+	mt = &mounter{opener: opener{hcsmodel.New(""), table.pause}, table: table, boot: "boot 1"}
+	dir = filepath.Dir(table.dir)
 	layer = &Mount{Type: layerType, Source: filepath.Join(dir, "layer")}
 	for _, err := range []error{os.MkdirAll(filepath.Join(layer.Source, "Files"), 0o777),
 		os.WriteFile(filepath.Join(layer.Source, `Files\hello.txt`), nil, 0o666), os.Mkdir(filepath.Join(dir, "target"), 0o777)} {
@@ -356,7 +357,7 @@ func TestALinkThatLeadsNowhereFailsAndIsReported(t *testing.T) {
 	needLinks(t)
 	link := filepath.Join(t.TempDir(), "link")
 	r := record{Source: `C:\layers\2`, Volume: `\\?\Volume{01234567-89ab-cdef-0123-456789abcdef}`, Parents: []string{`C:\layers\1`}}
-	wantError(t, r.link(&target{Path: link, Resolved: link}, noPause), "does not show layer "+r.Source)
+	wantError(t, (&target{Path: link, Resolved: link}).link(&r, noPause), "does not show layer "+r.Source)
 }
 
 func TestEverybodyFollowsALinkAndOnlyAdministratorsTurnIt(t *testing.T) {

@@ -22,7 +22,7 @@ var tempMountLocation string
 // of which errors.Is can match. When ctx ends, no call of HCS is made again while
 // mounting; what is mounted is always unmounted.
 func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
-	return withMounter(func(mt *mounter) error { return mt.withTempMount(ctx, mounts, f) })
+	return withMounter(func(mt *mounter) error { return withTempMount(ctx, mt, mounts, f) })
 }
 
 // WithReadonlyTempMount is WithTempMount with the option "ro" on all mounts,
@@ -81,7 +81,7 @@ func filterOptions(mounts []Mount, keep func(m Mount, option string) bool) []Mou
 
 func copyMounts(mounts []Mount) []Mount { return append([]Mount{}, mounts...) }
 
-func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(root string) error) (err error) {
+func withTempMount(ctx context.Context, mt *mounter, mounts []Mount, f func(root string) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return errors.WithStack(err)
 	}
@@ -89,12 +89,12 @@ func (mt *mounter) withTempMount(ctx context.Context, mounts []Mount, f func(roo
 	if err != nil {
 		return errors.Wrap(err, "failed to make a temporary directory")
 	}
-	defer func() { err = stderrors.Join(err, mt.removeTemp(root)) }()
-	if err := mt.all(ctx, mounts, root); err != nil {
+	defer func() { err = stderrors.Join(err, removeTemp(mt, root)) }()
+	if err := mountAll(ctx, mt, mounts, root); err != nil {
 		return errors.WithMessagef(err, "failed to mount at %s", root)
 	}
 	defer func() {
-		undo := mt.unmountMounts(mounts, root)
+		undo := unmountMounts(mt, mounts, root)
 		err = stderrors.Join(err, errors.WithMessagef(undo, "failed to unmount %s", root))
 	}()
 	return errors.WithMessagef(f(root), "mount callback failed on %s", root)

@@ -27,13 +27,13 @@ var mutants = []mutant{
 		new: `	}
 	added`},
 	{bug: "the layer is closed before its link is removed", file: "mounter.go", run: "IsGoneBefore",
-		old: "	err := mt.leave(e, leaving)\n",
-		new: `	if ours && len(rest.Targets) == 0 {
+		old: "	err := mt.hideAll(e, leaving)\n",
+		new: `	if isOurs && len(rest.Targets) == 0 {
 		_ = mt.closeLayer(&e.record, true)
 	}
-	err := mt.leave(e, leaving)
+	err := mt.hideAll(e, leaving)
 `},
-	{bug: "the index goes before the record", file: "table.go", run: "KilledAtAny/likely",
+	{bug: "the index goes before the record", file: "table_entry.go", run: "KilledAtAny/likely",
 		old: "func (e *entry) drop() error {\n",
 		new: `func (e *entry) drop() error {
 	for _, at := range e.Targets {
@@ -45,7 +45,7 @@ var mutants = []mutant{
 
 	// The undo.
 	{bug: "a failed Prepare leaves the layer active", file: "layer.go", run: "NoFault/likely|OtherErrors",
-		old: `	return undone(err, mt.closeLayer(r, true))
+		old: `	return o.closeAfter(err, r, true)
 }
 
 // mountPath`,
@@ -54,7 +54,7 @@ var mutants = []mutant{
 
 // mountPath`},
 	{bug: "a failed GetLayerMountPath leaves the layer open", file: "layer.go", run: "OtherErrors",
-		old: `			return undone(err, mt.closeLayer(r, true))
+		old: `			return o.closeAfter(err, r, true)
 		}
 		return nil
 `,
@@ -63,16 +63,16 @@ var mutants = []mutant{
 		return nil
 `},
 	{bug: "a transient error of Activate leaves the disk attached", file: "layer.go", run: "TransientError",
-		old: "		return undone(mark(err, errAgain), mt.closeLayer(r, false))\n",
+		old: "		return o.closeAfter(mark(err, errAgain), r, false)\n",
 		new: "		return mark(err, errAgain)\n"},
 	{bug: "a failed link leaves the layer open", file: "mounter.go", run: "Meanwhile|NotFollowed",
-		old: "		return withUndo(err, mt.takeAway(e, added))\n", new: "		return err\n"},
+		old: "		return withUndo(err, mt.unmountFrom(e, added))\n", new: "		return err\n"},
 	{bug: "a record that cannot be written leaves its index", file: "mounter.go", run: "CannotBeWritten|NoFailedChange/likely",
 		old: "		return withUndo(err, stderrors.Join(mt.table.sweep(r.Key), mt.table.removeIndex(at.Key)))\n", new: "		return err\n"},
-	{bug: "an undo that fails is not in the error", file: "layer.go", run: "FailedUndo",
+	{bug: "an undo that fails is not in the error", file: "layer_codes.go", run: "FailedUndo",
 		old: "	return fmt.Errorf(\"%w; undo: %w\", err, undo)\n", new: "	return err\n"},
 	{bug: "an undo that fails drops the record", file: "layer.go", run: "FailedUndo",
-		old: "	return mark(withUndo(err, undo), errLeftOpen)\n", new: "	return withUndo(err, undo)\n"},
+		old: "	return mark(withUndo(err, closeErr), errLeftOpen)\n", new: "	return withUndo(err, closeErr)\n"},
 
 	// The locks.
 	{bug: "two Mounts have the same target", file: "mounter.go", run: "OfTwoMounts",
@@ -122,9 +122,9 @@ var mutants = []mutant{
 
 	// One layer at several targets.
 	{bug: "the layer is closed with its first target", file: "mounter.go", run: "SeveralTargets",
-		old: "	if !ours || !rest.isShown() {\n", new: "	if true {\n"},
+		old: "	if !isOurs || !rest.isShown() {\n", new: "	if true {\n"},
 	{bug: "a killed Mount keeps the layer open", file: "mounter.go", run: "LastTarget",
-		old: "	if !ours || !rest.isShown() {\n", new: "	if !ours {\n"},
+		old: "	if !isOurs || !rest.isShown() {\n", new: "	if !isOurs {\n"},
 	{bug: "a layer that is half open is shown", file: "mounter.go", run: "HalfOpen",
 		old: "e.isShown() && mt.isOpen", new: "mt.isOpen"},
 	{bug: "a mount that is being taken away counts as shown", file: "mounter.go", run: "HalfOpen|KilledAtAny/likely",
@@ -132,45 +132,45 @@ var mutants = []mutant{
 
 	// What a restart leaves.
 	{bug: "after a restart HCS is asked to close the layer", file: "mounter.go", run: "AfterAReboot",
-		old: "	ours := e.Boot == mt.boot && (", new: "	ours := true || ("},
-	{bug: "a layer from before a restart counts as open", file: "layer.go", run: "AfterAReboot",
-		old: "	return r.Boot == mt.boot && mt.until", new: "	return mt.until"},
+		old: "	isOurs := e.Boot == mt.boot && (", new: "	isOurs := true || ("},
+	{bug: "a layer from before a restart counts as open", file: "mounter.go", run: "AfterAReboot",
+		old: "{ return r.Boot == mt.boot && mt.mayBeOpen(r) }", new: "{ return mt.mayBeOpen(r) }"},
 
 	// What proves that a layer is open or closed.
 	{bug: "a layer that other code has opened again is closed", file: "mounter.go", run: "OpenedAgain",
 		old: " && (!e.isShown() || mt.isOpen(&e.record))\n", new: "\n"},
 	{bug: "HCS refusing keeps a layer open whose volume has gone", file: "layer.go", run: "OnceItsVolumeHasGone",
-		old: "		if !isThere(r.Volume) {\n", new: "		if !isThere(r.Volume) && deactivateErr == nil {\n"},
+		old: "		if !isReachable(r.Volume) {\n", new: "		if !isReachable(r.Volume) && deactivateErr == nil {\n"},
 	{bug: "HCS reporting success closes a layer whose volume is there", file: "layer.go", run: "NoFault/(prepared-ignored|all-different-a)",
-		old: "		if !isThere(r.Volume) {\n", new: "		if !isThere(r.Volume) || unprepared && deactivateErr == nil {\n"},
+		old: "		if !isReachable(r.Volume) {\n", new: "		if !isReachable(r.Volume) || unprepared && deactivateErr == nil {\n"},
 	{bug: "a refused Unprepare of a read-only layer is passed over", file: "layer.go", run: "UnprepareSaysSo",
 		old: "	case unprepared && (deactivateErr == nil || r.ReadOnly):\n", new: "	case deactivateErr == nil && (unprepared || true):\n"},
 	{bug: "a killed Mount stays where HCS refuses to close what is closed", file: "layer.go", run: "RefusesToClose",
-		old: "	if err == nil || isVolume(r.Volume) || mt.hcs", new: "	if true || mt.hcs"},
+		old: "	if err == nil || isVolume(r.Volume) || o.hcs", new: "	if true || o.hcs"},
 	{bug: "a layer that other code has closed is shown", file: "layer.go", run: "OtherCodeHasClosed",
-		old: "!isVolume(r.Volume) || isThere(r.Volume) //", new: "true //"},
+		old: "bool { return isReachable(r.Volume) })", new: "bool { return true })"},
 
 	// What is tried again.
-	{bug: "a sharing violation of Activate is final", file: "layer.go", run: "TransientError",
+	{bug: "a sharing violation of Activate is final", file: "layer_codes.go", run: "TransientError",
 		old: "append([]syscall.Errno{errorSharingViolation}, transient...)", new: "transient"},
 	{bug: "a layer that other code has open is closed", file: "layer.go", run: "OpenElsewhere",
-		old: "		// Somebody else may have the layer open, who must keep it.\n		return mark(err, errAgain)\n",
-		new: "		return undone(mark(err, errAgain), mt.closeLayer(r, false))\n"},
-	{bug: "a timeout of Prepare is final", file: "layer.go", run: "TransientError",
+		old: "		// Somebody else may have the layer open, and must keep it.\n		return mark(err, errAgain)\n",
+		new: "		return o.closeAfter(mark(err, errAgain), r, false)\n"},
+	{bug: "a timeout of Prepare is final", file: "layer_codes.go", run: "TransientError",
 		old: "append([]syscall.Errno{errorTimeout}, transient...)", new: "transient"},
 	{bug: "a volume that lingers after a close is taken for an open layer", file: "layer.go", run: "ForAnInstantAfterAClose",
-		old: "	closed := mt.until(ctx, func() bool {\n", new: "	closed := func(ask func() bool) bool { return ask() }(func() bool {\n"},
+		old: "	isClosed := o.pause.until(ctx, func() bool {\n", new: "	isClosed := func(ask func() bool) bool { return ask() }(func() bool {\n"},
 
 	// The files of the table.
-	{bug: "a line with another checksum counts", file: "record.go", run: "AnotherChecksum",
+	{bug: "a line with another checksum counts", file: "table_record.go", run: "AnotherChecksum",
 		old: "		if string(sum) != fmt.Sprintf(\"%08x\", crc32.ChecksumIEEE(text)) {\n", new: "		if _ = sum; text == nil {\n"},
-	{bug: "a newer format is read as this one", file: "record.go", run: "Damaged",
+	{bug: "a newer format is read as this one", file: "table_record.go", run: "Damaged",
 		old: "major != \"1\" {", new: "major == \"\" {"},
-	{bug: "a line without its end counts", file: "record.go", run: "LastWholeLine",
+	{bug: "a line without its end counts", file: "table_record.go", run: "LastWholeLine",
 		old: "	lines = lines[:len(lines)-1] // what follows the last end of a line\n", new: ""},
-	{bug: "a record is moved into place before it is on the disk", file: "table.go", run: "OnTheDiskBefore|APowerLoss/likely",
+	{bug: "a record is moved into place before it is on the disk", file: "table_entry.go", run: "OnTheDiskBefore|APowerLoss/likely",
 		old: "		err = file.Sync()\n	}\n	e.close()", new: "		err = nil\n	}\n	e.close()"},
-	{bug: "the volume is not on the disk before the link", file: "table.go", run: "OnTheDiskBefore",
+	{bug: "the volume is not on the disk before the link", file: "table_entry.go", run: "OnTheDiskBefore",
 		old: "		err = e.file.Sync()\n", new: "		err = nil\n"},
 
 	// What a user has at the target.
@@ -179,8 +179,8 @@ var mutants = []mutant{
 	{bug: "any link is taken for ours", file: "target.go", run: "LeavesAlone",
 		old: "sameLink(text, r.destination()), ", new: "text != \"\", "},
 	{bug: "a link that is not followed passes", file: "target.go", run: "NotFollowed",
-		old: "	if err != nil && !isGone(at.Resolved) { // where", new: "	if false { // where"},
-	{bug: "a directory with a folder Files is a layer", file: "layer.go", run: "ThatIsNoLayer",
+		old: "	if err != nil && !isGone(at.Resolved) { // a link", new: "	if false { // a link"},
+	{bug: "a directory with a folder Files is a layer", file: "layer_directory.go", run: "ThatIsNoLayer",
 		old: "holds(\"Files\") && holds(\"Hives\")", new: "holds(\"Files\")"},
 
 	// Bindings.
@@ -190,21 +190,21 @@ var mutants = []mutant{
 		old: "		at.Bound, at.ReadOnly = mt.boot, slices.Contains(m.Options, \"ro\")\n	}\n",
 		new: "		at.Bound = mt.boot\n	}\n	at.ReadOnly = slices.Contains(m.Options, \"ro\")\n"},
 	{bug: "a target that is bound already is not refused at once", file: "binding.go", run: "BeforeHCSIsCalled",
-		old: "len(bound) > 0 {\n		return errors.Wrapf(os.ErrExist", new: "len(bound) > 1 {\n		return errors.Wrapf(os.ErrExist"},
+		old: "len(sources) > 0 {\n		return errors.Wrapf(os.ErrExist", new: "len(sources) > 1 {\n		return errors.Wrapf(os.ErrExist"},
 	{bug: "a binding of another program in the place of ours is an error", file: "binding.go", run: "LeavesAloneWhatAnotherProgram",
 		old: "		if len(others) > 0 && len(others) == len(bound) {\n", new: "		if len(others) > 9 {\n"},
 	{bug: "a binding that was merged with ours is taken away", file: "binding.go", run: "MergedWithOurs",
 		old: "		if len(others) > 0 {\n", new: "		if len(others) > 9 {\n"},
 	{bug: "a killed mount that has bound nothing unbinds", file: "mounter.go", run: "HasBoundNothing",
 		old: "at.Restored || r.Volume == \"\"", new: "at.Restored"},
-	{bug: "a directory with a mount in it is bound over", file: "binding.go", run: "WithAMountInIt",
+	{bug: "a directory with a mount in it is bound over", file: "mounter.go", run: "WithAMountInIt",
 		old: "	if isEmpty(at.Resolved) {\n", new: "	if true {\n"},
 	{bug: "a binding of another program goes with a failed Mount", file: "binding.go", run: "OfAnotherProgramIsRefusedAndStays",
 		old: "		at.Bound = neverBound\n	}\n	if isAny", new: "	}\n	if isAny"},
 	{bug: "a binding that stays is forgotten", file: "binding.go", run: "KeepsItsRecordUntil",
-		old: "			err = nil // it has gone\n		}\n", new: "		}\n		_, err = isListed, nil\n"},
+		old: "			err = nil // it is gone\n		}\n", new: "		}\n		_, err = isListed, nil\n"},
 	{bug: "a binding that has gone keeps its record", file: "binding.go", run: "ThatHasGoneIsNoError",
-		old: "			err = nil // it has gone\n", new: ""},
+		old: "			err = nil // it is gone\n", new: ""},
 	{bug: "the filter is asked about bindings of an earlier start", file: "mounter.go", run: "NoFault/likely",
 		old: "	case at.Bound == mt.boot:\n		if err := mt.unbind", new: "	case at.Bound != neverBound:\n		if err := mt.unbind"},
 	{bug: "a directory that was made stays", file: "mounter.go", run: "RemovedAgain",
@@ -212,11 +212,11 @@ var mutants = []mutant{
 	{bug: "a live binding is mounted over", file: "mounter.go", run: "ALiveBinding",
 		old: "	there := at.Bound == mt.boot && ", new: "	there := false && "},
 	{bug: "a binding is not tried again while its volume is late", file: "binding.go", run: "IsLateForTheBindFilter",
-		old: "	err := mt.table.pause.retry(context.Background(), isLate, func", new: "	_ = isLate\n	err := mt.table.pause.retry(context.Background(), isBusy, func"},
+		old: "	err := b.pause.retry(context.Background(), isLate, func", new: "	_ = isLate\n	err := b.pause.retry(context.Background(), isBusy, func"},
 	{bug: "the directory of a binding is not made on the disk again", file: "binding.go", run: "WhoseDirectoryWasRemoved",
 		old: "isGone(at.Resolved) && os.Mkdir", new: "false && os.Mkdir"},
 	{bug: "a directory that another program uses is removed", file: "binding.go", run: "LeavesAloneWhatAnotherProgram",
 		old: "at.Made, err = false, nil //", new: "err = nil //"},
 	{bug: "a directory that another program uses is removed after a restart", file: "mounter.go", run: "HasBoundSomethingToStays",
-		old: "	case at.Made && len(mt.boundAt(at)) > 0:\n", new: "	case at.Made && len(mt.boundAt(at)) > 9:\n"},
+		old: "	case at.Made && len(mt.boundTo(at)) > 0:\n", new: "	case at.Made && len(mt.boundTo(at)) > 9:\n"},
 }

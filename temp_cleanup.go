@@ -7,8 +7,8 @@ import (
 	"github.com/pkg/errors"
 )
 
-// tempLocationLock guards tempMountLocation. That is declared in temp.go, as it is in containerd,
-// whose own WithTempMount reads it.
+// tempLocationLock guards tempMountLocation, which is declared in temp.go because containerd has it
+// there too: in a vendored tree containerd's own WithTempMount reads it.
 var tempLocationLock sync.Mutex
 
 // SetTempMountLocation sets the directory in which WithTempMount makes its directories, in place of
@@ -53,51 +53,52 @@ func CleanupTempMounts(flags int) ([]error, error) {
 	if err != nil {
 		return nil, err
 	}
-	return mt.cleanupTempMounts()
+	return cleanupTempMounts(mt)
 }
 
-// removeTemp removes a directory that is empty once it is unmounted. RemoveAll would go on into a
-// layer that could not be unmounted, and os.Remove would take a link. What is still on record is
-// left to CleanupTempMounts: through a binding, its source might be removed.
-func (mt *mounter) removeTemp(root string) error {
-	at, err := newTarget(root)
-	if err != nil {
-		return err
-	}
-	if _, err := mt.recordAt(at.Key); !errors.Is(err, os.ErrNotExist) {
-		return nil // Unmount has said why
-	}
-	err = mt.table.whileBusy(func() error { return removeDir(root) })
-	if errors.Is(err, os.ErrNotExist) { // Unmount has failed before it put it back
-		return nil
-	}
-	return errors.Wrapf(err, "failed to remove the temporary directory %s", root)
-}
-
-// removeBoundTemp removes a directory to which a layer was bound. It stays where it has held files
-// before, or another program has bound something since.
-func (mt *mounter) removeBoundTemp(at *target) error {
-	if len(mt.boundAt(at)) > 0 {
-		return nil
-	}
-	return mt.table.whileBusy(func() error { return removeEmptyDir(at.Resolved) })
-}
-
-func (mt *mounter) cleanupTempMounts() ([]error, error) {
-	targets, failed, err := mt.below(getTempLocation())
+func cleanupTempMounts(mt *mounter) ([]error, error) {
+	targets, failed, err := mt.table.below(getTempLocation())
 	if err != nil {
 		return nil, err
 	}
 	for _, at := range targets {
 		_, err := mt.unmountTarget(at.Key)
 		if err == nil && at.Replaced {
-			err = mt.removeTemp(at.Resolved)
+			err = removeTemp(mt, at.Resolved)
 		} else if err == nil && at.Bound != "" {
-			err = mt.removeBoundTemp(&at)
+			err = removeBoundTemp(mt, &at)
 		}
 		if err != nil {
 			failed = append(failed, err)
 		}
 	}
 	return failed, nil
+}
+
+// removeTemp removes a temporary directory, which is empty once it is unmounted. It does not use
+// os.RemoveAll, which would descend into a layer that could not be unmounted, nor os.Remove, which
+// would remove a link. A directory that is still on record is left to CleanupTempMounts: to remove
+// it could remove what is bound to it.
+func removeTemp(mt *mounter, root string) error {
+	at, err := newTarget(root)
+	if err != nil {
+		return err
+	}
+	if _, err := mt.table.recordAt(at.Key); !errors.Is(err, os.ErrNotExist) {
+		return nil // Unmount has reported it
+	}
+	err = mt.table.pause.whileBusy(func() error { return removeDir(root) })
+	if errors.Is(err, os.ErrNotExist) { // Unmount failed before it put the directory back
+		return nil
+	}
+	return errors.Wrapf(err, "failed to remove the temporary directory %s", root)
+}
+
+// removeBoundTemp removes a temporary directory to which a layer was bound. One that holds files
+// stays, and so does one to which another program has bound something since.
+func removeBoundTemp(mt *mounter, at *target) error {
+	if len(mt.boundTo(at)) > 0 {
+		return nil
+	}
+	return mt.table.pause.whileBusy(func() error { return removeEmptyDir(at.Resolved) })
 }
