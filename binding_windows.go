@@ -9,21 +9,21 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// bindsLayers says how this process shows layers, see UseBindFilter.
+// bindsLayers is whether this process shows layers through the bind filter, see UseBindFilter.
 var bindsLayers atomic.Bool
 
-// UseBindFilter chooses how this process shows layers from now on: through the bind filter of
-// Windows, or by links, which is the default. What is mounted already stays as it is, and is
-// unmounted as it was mounted, by any process.
+// UseBindFilter chooses how this process shows layers from now on: through the bind filter of Windows, or
+// by links, which is the default. A mount that is there already stays as it is. Any process can unmount
+// it, whatever it has chosen.
 //
-// With the bind filter the target is a directory, which programs can walk, and "ro" is enforced.
-// It may hold files, which are out of sight until Unmount; where it is absent, Mount makes it and
-// Unmount removes it again. A target that would hide files of the layer, its parents or the mount
-// table is refused, and so is a directory with a mount in it.
+// With the bind filter the target is a directory, which programs can walk, and "ro" is enforced. The
+// directory may hold files, which are out of sight until Unmount. Where it is absent, Mount makes it, and
+// Unmount removes it. A target is refused when it would hide files of the layer, its parents or the mount
+// table, and when a layer is mounted in it.
 //
-// Without bindfltapi.dll, which came with Windows Server 2019, Mount then fails with an error that
-// matches errors.ErrUnsupported, and with one that matches windows.ERROR_ACCESS_DENIED where the
-// filter is denied, as in a HostProcess container. It never makes a link instead.
+// Where there is no bindfltapi.dll, which came with Windows Server 2019, Mount fails with an error that
+// matches errors.ErrUnsupported. Where the filter is denied, as in a HostProcess container, the error
+// matches windows.ERROR_ACCESS_DENIED. Mount never makes a link instead.
 func UseBindFilter(on bool) { bindsLayers.Store(on) }
 
 // bindflt is the bind filter of this machine.
@@ -44,8 +44,8 @@ func (bindflt) Bind(root, source string, readOnly bool) error {
 
 func (bindflt) Unbind(root string) error { return bindfilter.RemoveFileBinding(plain(root)) }
 
-// plain returns a path on a drive without the `\\?\` at its front, as other programs give it to the
-// filter. A long path keeps it.
+// plain returns a path on a drive without `\\?\` before it, as other programs give it to the filter. A long
+// path keeps it.
 func plain(path string) string {
 	if bare, is := strings.CutPrefix(path, `\\?\`); is && len(bare) < windows.MAX_PATH && len(bare) > 1 && bare[1] == ':' {
 		return bare

@@ -1,15 +1,46 @@
 // Package mount shows Windows container layers at a path and takes them away again.
 //
-// A snapshotter hands out a [Mount]: Type "windows-layer", the layer's directory as Source and its
-// parents as a JSON list in an option. Mounting it opens the layer through the Host Compute Service
-// (HCS) and makes a directory symlink to it at the target, or binds it to the target (see
-// [UseBindFilter]); unmounting removes the link or the binding and closes the layer. HCS cannot
-// tell where a layer is shown, so a record of every open layer is kept on disk (the mount table,
-// see [SetTableDir]). It is written before HCS is called: whenever a process dies, [Unmount] in
-// another one finds the record and cleans up.
+// A snapshotter hands out a [Mount]: its Type is "windows-layer", its Source the directory of a layer,
+// and an option lists the layer's parents. [Mount.Mount] opens the layer through the Host Compute
+// Service (HCS) and shows it at a target: by a directory symlink, or by a binding when the program
+// has called [UseBindFilter]. [Unmount] takes it away from the target and closes it.
 //
-// Mount is all or nothing, Unmount can be repeated, and both are safe to call from many goroutines
-// and processes at once. Anywhere but on Windows the functions that would touch a layer report
+// # Layers and targets
+//
+// A layer is open while HCS has its scratch disk attached (it is active) and the union filter over
+// its parents (it is prepared). An open layer cannot be opened by others, and its snapshot cannot be
+// removed. A layer may be shown at several targets: it is opened for the first one and closed with
+// the last one.
+//
+// # The mount table
+//
+// HCS cannot tell where a layer is shown, and a process may die at any instant. So there is one
+// record on disk for each open layer: what it is, and its targets (see [SetTableDir]). Every step is on
+// record before it is taken. A mount goes through these states, from any of which Unmount, in any
+// process, brings it to an end:
+//
+//  1. The record is written, and the layer opened.
+//  2. The volume of the layer is recorded, and the link or binding made.
+//  3. The target is recorded as shown: the mount is live.
+//  4. The target is recorded as no longer shown, and the link or binding removed.
+//  5. The layer is closed, and the record dropped.
+//
+// A Mount that fails does the same on its way back. What cannot be undone stays on record, so that
+// Unmount can be repeated. After a restart of Windows no layer is open: a record of an earlier start
+// is cleared away without a call of HCS, since somebody else may have opened the layer meanwhile.
+//
+// # What an error of HCS means
+//
+// HCS answers the same question differently from host to host. So its codes decide only whether a
+// call is retried. A writable layer is closed when its volume is gone, whatever HCS has said. A
+// read-only layer has no volume: there UnprepareLayer has the last word.
+//
+// # Concurrency
+//
+// All functions may be called from many goroutines and processes at once, if these use the same mount
+// table. A Mount or Unmount waits for others of the same layer or target, and for no other.
+//
+// On other systems than Windows the functions that would touch a layer return an error that matches
 // [errors.ErrUnsupported].
 package mount
 
@@ -22,7 +53,7 @@ import (
 	"github.com/pkg/errors"
 )
 
-// Mount is what a snapshotter hands out: where a layer lies and how to show it.
+// Mount is what a snapshotter hands out: which layer to show, and how.
 type Mount struct {
 	// Type is "windows-layer"; any other is refused.
 	Type string
@@ -31,40 +62,45 @@ type Mount struct {
 	// Target is an optional sub-directory of the target, in which the layer is
 	// shown instead. It cannot lead out of the target.
 	Target string
-	// Options holds ParentLayerPathsFlag with the layer's parents, and possibly "ro",
-	// which protects nothing unless UseBindFilter is on.
+	// Options has the layer's parents, see ParentLayerPathsFlag, and possibly "ro". That is
+	// enforced only when UseBindFilter is on.
 	Options []string
 }
 
-// ReadOnly reports whether the mount has the option "ro". Mount enforces it with the bind filter,
-// and not with a link (see [UseBindFilter]).
+// ReadOnly reports whether the mount has the option "ro". It is enforced when the layer is shown
+// through the bind filter, and not when it is shown by a link (see [UseBindFilter]).
 func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 
-// Mount opens the layer m.Source and shows it at target, or at the directory below target
-// that m.Target names. A layer may be shown at several targets: it is opened once, with the
-// parents of the first. Of a layer without parents its Files folder is shown.
+// Mount opens the layer m.Source and shows it at target, or at the directory below target that
+// m.Target names. A layer that is shown at another target already is not opened again: its parents are
+// those of the first mount. Of a layer without parents the folder Files is shown.
 //
-// The target must be absent, an empty directory (the link takes its place until Unmount puts
-// a directory back; with [UseBindFilter] it may hold files) or what a restart of the system, or
-// a process that was killed while it mounted or unmounted, left there. A mount that is whole is
-// live, also when its process has died: Unmount it first. The directory that the target is in
-// must exist, and so must those on the way to m.Target, none of which may be a link. Whoever may
-// write there can put something else in the place of the link: it must belong to whom the
-// target's readers trust. Through a link the layer can be written to, whatever m.Options say.
+// The target must be absent or an empty directory. A link takes the place of the directory, and
+// Unmount puts one back; with [UseBindFilter] the directory may hold files. What a restart of the
+// system left at the target, or a process that was killed while it mounted or unmounted, is cleared
+// away. A finished mount is live even when its process is dead: Unmount it first. The directory that
+// the target is in must exist, and so must those on the way to m.Target, none of which may be a link.
+// It must belong to somebody whom the readers of the target trust: whoever may write there can put
+// something else in the place of the link. Through a link the layer can be written to, whatever
+// m.Options say.
 //
-// Nothing is touched when m or target is malformed: a Type other than "windows-layer",
-// parents that GetParentPaths refuses, a Source that is relative, the root of a volume or
-// ends in an element that is empty, "." or "..", a target that is the root of a volume, or a
-// path that has a NUL or names something that is not a plain directory to Windows; nor where a
-// binding cannot be made, see [UseBindFilter]. A relative target is taken from the working
-// directory. A target in use, or at which another program has bound something, gives an error
-// that matches os.ErrExist, and a layer that other code has open one that matches
-// windows.ERROR_SHARING_VIOLATION (or, without a scratch disk, what PrepareLayer says). What HCS
-// says can be matched as its Windows code, or as a *hcsshim.HcsError.
+// A relative target is taken from the working directory. Nothing is touched when m or target is
+// refused, as when
+//   - Type is not "windows-layer",
+//   - GetParentPaths fails,
+//   - Source is relative, the root of a volume, or ends in an element that is empty, "." or "..",
+//   - target is the root of a volume,
+//   - a path has a NUL, or names something other than a plain directory to Windows,
+//   - there is no bind filter, or a binding would hide files that are needed, see [UseBindFilter],
+//   - target is in use, or another program has bound something to it: the error matches os.ErrExist.
 //
-// What may pass in a moment is tried five times in all, 100 ms apart: some codes of HCS, and
-// what something else keeps from being done by having a file open. Any failure is undone. What
-// could not be undone is in the error too, and on record, so that Unmount can try again.
+// A layer that other code has open stays open. The error matches windows.ERROR_SHARING_VIOLATION, or
+// is that of PrepareLayer when the layer has no scratch disk. Errors of HCS can be matched as their
+// Windows code and as *hcsshim.HcsError.
+//
+// A step is retried when it fails with a transient code of HCS, or because another program has a file
+// open: there are five attempts, 100 ms apart. Any other failure is final. What was done is undone,
+// and what cannot be undone is in the error, too, and stays on record for Unmount.
 func (m *Mount) Mount(target string) error {
 	mountpoint, err := m.mountpoint(target)
 	if err != nil {
@@ -73,15 +109,15 @@ func (m *Mount) Mount(target string) error {
 	return m.mount(mountpoint)
 }
 
-// All mounts the mounts at target, in order; each may name a sub-directory of its own in
-// Target. When one fails, those mounted before it are unmounted again, last first. The error
-// holds all that failed, and its errors are those of [Mount.Mount] and [Unmount].
+// All mounts the mounts at target, in order; each may name a sub-directory of its own in Target. When
+// one fails, those before it are unmounted again, the last first. The error has all that failed, with
+// the errors of [Mount.Mount] and [Unmount].
 func All(mounts []Mount, target string) error {
 	return withMounter(func(mt *mounter) error { return mountAll(context.Background(), mt, mounts, target) })
 }
 
-// UnmountMounts unmounts the mounts at target, last first, as [UnmountAll] does.
-// It goes on after a failure, and returns all errors. flags are not used.
+// UnmountMounts unmounts the mounts at target, the last first, as [UnmountAll] does. It goes on after a
+// failure, and returns all errors. flags are not used.
 func UnmountMounts(mounts []Mount, target string, flags int) error {
 	return withMounter(func(mt *mounter) error { return unmountMounts(mt, mounts, target) })
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/pkg/errors"
 )
 
-// mountpoint returns where the mount is shown when it is mounted at target: the
-// absolute path of target, or of the sub-directory of it that m.Target names.
+// mountpoint returns where m is shown when it is mounted at target: the absolute path of target, or of the
+// sub-directory of it that m.Target names.
 func (m *Mount) mountpoint(target string) (string, error) {
 	path, err := absoluteTarget(target)
 	if err != nil || m.Target == "" {
@@ -19,9 +19,8 @@ func (m *Mount) mountpoint(target string) (string, error) {
 	return path, errors.WithMessagef(err, "invalid mount target: sub-directory %q", m.Target)
 }
 
-// subDirectory returns the path of sub in dir. The way to it must not pass through a
-// link, which could lead out of dir; that dir itself is a link (to the volume of
-// another layer) is what sub-directories are for.
+// subDirectory returns the path of sub in dir. It refuses a link on the way, which could lead out of dir.
+// Dir itself may be a link, as it is when another layer is shown there.
 func subDirectory(dir, sub string) (string, error) {
 	if err := checkText(sub); err != nil {
 		return "", err

@@ -16,25 +16,24 @@ func (m *Mount) mount(target string) error {
 	return withMounter(func(mt *mounter) error { return mt.mount(context.Background(), m, target) })
 }
 
-// Unmount takes away what Mount showed. Its argument is a target, or the directory of a layer,
-// which is then unmounted from all its targets. The layer is closed with its last target.
-// flags are not used.
+// Unmount takes away what Mount showed. Its argument is a target, or the directory of a layer, which is
+// then unmounted from all its targets. The layer is closed with its last target. flags are not used.
 //
-// The link is removed, with the directory put back that it had replaced, or the binding, with the
-// directory that was made for it. Then the layer is closed and its record dropped. When one fails,
-// the error says which, the record stays and Unmount can be called again. A writable layer is
-// closed when its volume has gone, whatever HCS says. What was mounted before a restart of the
-// system is cleared away without HCS: somebody else may have the layer open now, or have bound
-// something to the target.
+// The link is removed, and the directory put back that it replaced; or the binding is removed, and the
+// directory that was made for it. Then the layer is closed and its record dropped. When a step fails, the
+// error says which, the record stays, and Unmount can be called again. A writable layer is closed when
+// its volume is gone, whatever HCS says. What was mounted before a restart of the system is cleared away
+// without HCS: somebody else may have opened the layer since, or bound something to the target.
 //
-// A directory that is in no record but is a layer, since it holds a sandbox.vhdx, a
-// layerchain.json, or Files and Hives, is closed all the same: other code may have opened it.
-// Any other path is no mount: nothing is touched, and the result is nil, unless it is malformed
-// as for Mount or cannot be resolved. Where a file of the mount table is damaged, the error for
-// a target names it; by the layer's directory the layer is closed still, and its links stay.
+// A directory that is in no record is closed when it is a layer, since other code may have opened it: it
+// holds a sandbox.vhdx, a layerchain.json, or Files and Hives. Any other path is no mount: nothing is
+// touched, and the result is nil, unless the path is malformed as for Mount, or cannot be resolved.
 //
-// What HCS says can be matched, and is tried again, as for Mount. Only links and bindings that
-// Mount made are ever removed, and nothing of what a user put in their place.
+// When a file of the mount table is damaged, Unmount of a target of that layer fails with an error that
+// names the file. Unmount of the layer's directory closes the layer, and its links stay.
+//
+// Errors of HCS can be matched, and are retried, as for Mount. Only links and bindings that Mount made
+// are ever removed, and never what a user put in their place.
 func Unmount(mount string, flags int) error {
 	return withMounter(func(mt *mounter) error {
 		_, err := mt.unmount(mount)
@@ -42,16 +41,16 @@ func Unmount(mount string, flags int) error {
 	})
 }
 
-// UnmountAll is Unmount until nothing is left to unmount, with its errors. It is
-// nil for "" and for a path that does not exist and is in no record.
+// UnmountAll calls Unmount until nothing is left to unmount, and returns its errors. It is nil for ""
+// and for a path that does not exist and is in no record.
 func UnmountAll(mount string, flags int) error {
 	return withMounter(func(mt *mounter) error { return mt.unmountAll(mount) })
 }
 
-// Lookup returns which layer is shown at dir, which must be a target itself. It asks
-// the mount table alone, and waits for nobody: somebody may have removed the link. The
-// error matches os.ErrNotExist when there is no such mount, as after a restart of the
-// system, and else says why dir or the table cannot be read.
+// Lookup returns which layer is shown at dir, which must be a target itself. It reads the mount table
+// alone, and waits for nobody: the link may have been removed by somebody. The error matches
+// os.ErrNotExist when there is no such mount, as after a restart of the system. Any other error says why
+// dir or the table cannot be read.
 func Lookup(dir string) (Info, error) {
 	mt, err := newMounter()
 	if err != nil {
@@ -60,9 +59,10 @@ func Lookup(dir string) (Info, error) {
 	return lookup(mt, dir)
 }
 
-// List returns every mount on record, one for each target: also those that a killed process or a
-// restart of the system has left, and those whose Unmount has failed. It waits for nobody. With
-// what it can read, it returns an error that names each file of the mount table that it cannot.
+// List returns every mount on record, one for each target. It includes those that a killed process or a
+// restart of the system has left, and those whose Unmount has failed. It waits for nobody. When it cannot
+// read some files of the mount table, it returns what it could read, and an error that names each of
+// these files.
 func List() ([]Info, error) {
 	mt, err := newMounter()
 	if err != nil {
@@ -71,20 +71,20 @@ func List() ([]Info, error) {
 	return list(mt)
 }
 
-// mountTable is the mount table, once it is known where.
+// mountTable is the mount table of this process. Its table is nil until the first call that needs it.
 var mountTable struct {
 	sync.Mutex
 	*table
 }
 
-// SetTableDir sets the directory of the mount table, in place of
-// %ProgramData%\windows-layer-mounts. A path that is relative, malformed or the root of a volume is
-// refused, and so is a directory that holds anything but a mount table; the last directory is made
-// when it is needed. Every process that shares layers must set the same one, before it mounts.
+// SetTableDir sets the directory of the mount table, in place of %ProgramData%\windows-layer-mounts.
+// Every process that shares layers must set the same one, before it mounts. The last directory of the
+// path is made when the table is first needed. SetTableDir refuses a path that is relative, malformed or
+// the root of a volume, and a directory that holds anything but a mount table.
 //
-// Only Administrators and SYSTEM keep access to the directory and what is in it, unless its access
-// list is a protected one. One that belongs to anybody but these and the user of this process is
-// renamed (to its name with ".untrusted-" and a number) when it is needed, and a new one made.
+// Only Administrators and SYSTEM keep access to the directory, unless its access list is protected
+// already. A directory that belongs to anybody else, but for the user of this process, is not believed:
+// it is renamed, with ".untrusted-" and a number at the end, and a new one is made.
 func SetTableDir(dir string) error {
 	if err := checkPath(dir); err != nil {
 		return errors.WithMessage(err, "mount table")
@@ -156,8 +156,8 @@ func splitLayer(layer string) (home hcsshim.DriverInfo, id string) {
 	return hcsshim.DriverInfo{HomeDir: dir}, id
 }
 
-// codedError lets an error of HCS be matched as its Windows code, for which
-// hcsshim's HcsError has no Unwrap.
+// codedError is an error of HCS that errors.Is can match as its Windows code. hcsshim's HcsError has no
+// Unwrap.
 type codedError struct {
 	error
 	code syscall.Errno
@@ -171,6 +171,6 @@ func withCode(err error) error {
 	if !errors.As(err, &hcsErr) || !errors.As(hcsErr.Err, &code) {
 		return err
 	}
-	// A HRESULT has 32 bits; what the register held above them is no part of it.
+	// A HRESULT has 32 bits. The upper half of the register that returned it is not part of it.
 	return &codedError{err, syscall.Errno(uint32(code))}
 }

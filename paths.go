@@ -13,8 +13,8 @@ import (
 // terminating NUL (UNICODE_STRING counts bytes in 16 bits).
 const maxPath = 32767
 
-// checkPath refuses what would make Windows act on another file than the one that the caller
-// named, and a path that is not absolute. It looks at the text alone.
+// checkPath refuses a path that is not absolute, and one for which Windows would act on another file
+// than the one that the caller named. It looks at the text alone.
 func checkPath(path string) error {
 	if err := checkText(path); err != nil {
 		return err
@@ -60,9 +60,9 @@ func checkSource(source string) error {
 	return errors.WithMessage(err, "invalid layer source")
 }
 
-// checkID refuses a path without a layer's ID. HCS takes the last element as the
-// ID and the rest as the directory of all layers: without an ID it would act on
-// all of them. Of a parent, hcsshim takes the ID too (internal/wclayer, LayerID).
+// checkID refuses a path without a layer's ID. HCS takes the last element as the ID and the rest as the
+// directory of all layers, on which it would act without an ID. hcsshim takes the ID of a parent, too
+// (internal/wclayer, LayerID).
 func checkID(path string) error {
 	rest := path[len(windowsVolume(path)):]
 	if rest == "" || len(rest) == 1 && isSeparator(rest[0]) {
@@ -75,9 +75,9 @@ func checkID(path string) error {
 	return nil
 }
 
-// checkElement refuses a name that Windows reads as something else: a stream of
-// a file (a:b), a pattern of names, a device in any directory (CON, nul.txt), or
-// the same name without the dots and spaces at its end.
+// checkElement refuses a name that Windows reads as something else: a stream of a file (a:b), a pattern
+// of names, a device, which is in every directory (CON, nul.txt), or a name that ends in dots or spaces,
+// which Windows drops.
 func checkElement(element string) error {
 	if element == "" || element == "." || element == ".." {
 		return nil

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// heldDir is the directory of the table, held open. Nobody can rename or remove a directory, or
-// one above it, while it is open for reading and deletion is not shared ([MS-FSA] 2.1.5.1.2.2).
+// heldDir is the directory of the table, held open. While a directory is open for reading and deletion
+// is not shared, nobody can rename or remove it, nor one above it ([MS-FSA] 2.1.5.1.2.2).
 type heldDir struct{ dir, locks *os.File }
 
-// holdDir makes the directory of the table with what is in it, or makes sure that what is there
-// can be believed: anybody may make directories in %ProgramData%.
+// holdDir makes the directory of the table and its content, or makes sure that what is there can be
+// believed: anybody may make directories in %ProgramData%.
 func holdDir(dir string) (*heldDir, error) {
 	held, err := openPrivateDir(dir)
-	if errors.Is(err, os.ErrPermission) { // its owner may keep everybody else from looking at it
+	if errors.Is(err, os.ErrPermission) { // an untrusted owner can keep everybody else from opening it
 		err = errors.WithStack(fmt.Errorf("%w: %w", errUntrusted, err))
 	}
 	if err != nil {
@@ -63,8 +63,8 @@ func (h *heldDir) close() {
 	_ = h.locks.Close()
 }
 
-// openPrivateDir makes a directory that only Administrators and SYSTEM can use, or opens the
-// one that is there, which must be no link and belong to somebody trusted.
+// openPrivateDir makes a directory that only Administrators and SYSTEM can use, or opens the one that is
+// there. It refuses a link, and a directory of an untrusted owner.
 func openPrivateDir(path string) (*os.File, error) {
 	sa, err := private()
 	if err == nil {
@@ -90,8 +90,8 @@ func openPrivateDir(path string) (*os.File, error) {
 	return dir, nil
 }
 
-// private is the security of everything in the table: it belongs to the Administrators, and
-// only they and SYSTEM have access, whatever the directory above would pass on (P).
+// private is the security of everything in the table: Administrators own it, and only they and SYSTEM
+// have access. P keeps it from inheriting more from the directory above.
 var private = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
 	return securityOf("O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)")
 })
@@ -103,8 +103,8 @@ func securityOf(sddl string) (*windows.SecurityAttributes, error) {
 	return sa, errors.WithStack(err)
 }
 
-// protect gives a directory the access list of the table, unless it has a protected one: an
-// administrator may have made it by hand, with the access of its parent.
+// protect gives a directory the access list of the table, unless its own is protected. An administrator
+// may have made it by hand, and it then has the access list of its parent.
 func protect(dir *os.File) error {
 	handle := windows.Handle(dir.Fd())
 	sd, err := windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
@@ -122,13 +122,13 @@ func protect(dir *os.File) error {
 }
 
 func setAccess(file windows.Handle, sa *windows.SecurityAttributes) error {
-	// SetSecurityInfo would go on to what is in a directory, and perhaps through a link.
+	// SetSecurityInfo would also change what is in a directory, and perhaps follow a link there.
 	const what = windows.DACL_SECURITY_INFORMATION | windows.PROTECTED_DACL_SECURITY_INFORMATION
 	return errors.WithStack(windows.SetKernelObjectSecurity(file, what, sa.SecurityDescriptor))
 }
 
-// checkTrust refuses a file that belongs to anybody but the Administrators, SYSTEM and the user
-// of this process.
+// checkTrust refuses a file that belongs to anybody but Administrators, SYSTEM and the user of this
+// process.
 func checkTrust(file *os.File) error {
 	sd, err := windows.GetSecurityInfo(windows.Handle(file.Fd()), windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
 	if err != nil {
@@ -149,8 +149,8 @@ var currentUser = sync.OnceValues(func() (*windows.Tokenuser, error) {
 	return windows.GetCurrentProcessToken().GetTokenUser()
 })
 
-// openPrivate opens a file of the table, or makes it where it is absent. Of a link it opens the
-// link, and not what that leads to.
+// openPrivate opens a file of the table, or makes it where it is absent and create is set. It opens a link
+// itself, and not what that leads to.
 func openPrivate(path string, create bool) (*os.File, error) {
 	disposition := uint32(windows.OPEN_EXISTING)
 	if create {
@@ -168,16 +168,16 @@ func openPrivate(path string, create bool) (*os.File, error) {
 	return os.NewFile(uintptr(handle), path), nil
 }
 
-// moveDurably moves a file into place, where it is on the disk when this returns.
+// moveDurably moves a file into place, in the place of what is there. The move is on the disk when it
+// returns.
 func moveDurably(from, to string) error {
 	return withPaths("rename", from, to, func(from, to *uint16) error {
 		return windows.MoveFileEx(from, to, windows.MOVEFILE_REPLACE_EXISTING|windows.MOVEFILE_WRITE_THROUGH)
 	})
 }
 
-// lock locks one byte of the file of locks, far behind its end, where Windows allows it. Names
-// that differ lock different bytes, so that one file serves all of them. The lock goes with its
-// handle when a process dies.
+// lock locks one byte of the file of locks, for which Windows needs no byte to be there. Other names lock
+// other bytes, so that one file serves all of them. Windows drops the lock of a process that dies.
 func (h *heldDir) lock(name string) (unlock func(), err error) {
 	sum := sha256.Sum256([]byte(name))
 	offset := binary.LittleEndian.Uint64(sum[:]) >> 1 // a file has 63 bits of them
@@ -188,11 +188,11 @@ func (h *heldDir) lock(name string) (unlock func(), err error) {
 	}
 	err = lock(h.locks, windows.LOCKFILE_FAIL_IMMEDIATELY)
 	if !errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
-		// No error of unlocking is of use: the lock is gone with the process at the latest.
+		// An error of unlocking is of no use: the lock ends with the process at the latest.
 		return func() { _ = windows.UnlockFileEx(windows.Handle(h.locks.Fd()), 0, 1, 0, &at) }, err
 	}
-	// Another process has it. Who waits needs a handle of his own: while one waits, nobody else
-	// can lock or unlock by the same handle.
+	// Another process has the lock. Waiting takes a handle of its own: while one goroutine waits, no
+	// other can lock or unlock by the same handle.
 	own, err := openPrivate(h.locks.Name(), false)
 	if err != nil {
 		return nil, err

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// makeLink makes a link that is a directory link whatever its destination is at this instant.
-// os.Symlink would look, and make a file link when the volume is out of reach.
+// makeLink makes a directory link. os.Symlink would make a file link when the volume is out of reach at
+// this instant.
 func makeLink(text, path string) error {
 	err := withPaths("symlink", path, text, func(path, text *uint16) error {
 		return windows.CreateSymbolicLink(path, text, windows.SYMBOLIC_LINK_FLAG_DIRECTORY)
@@ -21,18 +21,18 @@ func makeLink(text, path string) error {
 	if err != nil {
 		return err
 	}
-	if err = protectLink(path, text); err == nil || errors.Is(err, os.ErrNotExist) { // somebody took it away
+	if err = protectLink(path, text); err == nil || errors.Is(err, os.ErrNotExist) { // somebody has removed it
 		return nil
 	}
 	return withUndo(err, removeLink(path, text))
 }
 
-// linkAccess lets everybody, programs in app containers included, read a link, and
-// only Administrators and SYSTEM change it. What a link inherits may be more: below
-// %ProgramData% users may write the attributes of directories that others made, which is
-// all it takes to turn a link elsewhere ([MS-FSA] 2.1.5.10.37). That a link is followed
-// does not depend on it: Windows checks the access to a junction then, and none to a
-// symbolic link (bugs.python.org/msg349970). Were it not so, reading is allowed.
+// linkAccess lets everybody read a link, programs in app containers included, and only Administrators
+// and SYSTEM change it. The access that a link would inherit may be wider: below %ProgramData% users
+// may write the attributes of directories that others made, which is all it takes to turn a link
+// elsewhere ([MS-FSA] 2.1.5.10.37). The access list does not decide who may follow the link: Windows
+// checks that of a junction, and not that of a symbolic link (bugs.python.org/msg349970). If it did
+// check, reading is allowed.
 var linkAccess = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
 	const everybody, appContainers = "WD", "S-1-15-2-1"
 	return securityOf("D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FRFX;;;" + everybody + ")(A;;FRFX;;;" + appContainers + ")")
@@ -45,15 +45,15 @@ func protectLink(path, text string) error {
 	}
 	return withFile("protect", path, windows.FILE_READ_ATTRIBUTES|windows.WRITE_DAC, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(link windows.Handle) error {
 		if now, err := textOf(link); err != nil || !sameLink(now, text) {
-			return err // somebody has put something else there
+			return err // an error, or nil when somebody has put something else there
 		}
 		return setAccess(link, sa)
 	})
 }
 
-// readLink returns the text of a link as it is stored. os.Readlink gives it in
-// a form that depends on the go directive of the main module (GODEBUG
-// winreadlinkvolume and winsymlink), or fails where the volume has gone.
+// readLink returns the text of a link as it is stored. What os.Readlink returns depends on the go
+// directive of the main module (GODEBUG winreadlinkvolume and winsymlink), and it fails when the volume
+// is gone.
 func readLink(path string) (text string, err error) {
 	err = withFile("read link", path, windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(link windows.Handle) (err error) {
 		text, err = textOf(link)
@@ -71,8 +71,8 @@ func textOf(link windows.Handle) (string, error) {
 	return decodeSymlink(data[:n])
 }
 
-// removeLink removes a link with that text, and nothing else that may have come in its
-// place. With write-through NTFS flushes the change of the directory, too (CreateFile).
+// removeLink removes a link with that text, and leaves alone anything else that has come in its place.
+// Because of FILE_FLAG_WRITE_THROUGH NTFS also flushes the change of the directory (CreateFile).
 func removeLink(path, text string) error {
 	const flags = windows.FILE_FLAG_OPEN_REPARSE_POINT | windows.FILE_FLAG_WRITE_THROUGH
 	return withFile("remove link", path, windows.DELETE|windows.FILE_READ_ATTRIBUTES, flags, func(link windows.Handle) error {
@@ -83,11 +83,11 @@ func removeLink(path, text string) error {
 	})
 }
 
-// removeDir removes an empty directory, and nothing else that may have come in
-// its place: RemoveDirectory would take a link as well.
+// removeDir removes an empty directory, and leaves alone anything else that has come in its place:
+// RemoveDirectory would remove a link as well.
 func removeDir(path string) error { return removeDirWith(path, 0) }
 
-// removeDirDurably is removeDir, and flushes the change as removeLink does.
+// removeDirDurably does what removeDir does, and flushes the change as removeLink does.
 func removeDirDurably(path string) error { return removeDirWith(path, windows.FILE_FLAG_WRITE_THROUGH) }
 
 func removeDirWith(path string, flags uint32) error {
@@ -100,8 +100,8 @@ func removeDirWith(path string, flags uint32) error {
 	})
 }
 
-// remove removes an open file. With POSIX semantics its name is free at once, even while
-// a scanner has it open. Windows Server 2016 does not have them.
+// remove removes an open file. With POSIX semantics its name is free at once, even while a scanner has it
+// open. Windows Server 2016 has none, and there the name is free once all have closed the file.
 func remove(file windows.Handle) error {
 	flags := uint32(windows.FILE_DISPOSITION_DELETE | windows.FILE_DISPOSITION_POSIX_SEMANTICS)
 	err := windows.SetFileInformationByHandle(file, windows.FileDispositionInfoEx, (*byte)(unsafe.Pointer(&flags)), uint32(unsafe.Sizeof(flags)))
@@ -122,10 +122,10 @@ func checkDirectory(handle windows.Handle) error {
 	return err
 }
 
-// finalPath returns the path of a file that exists, in its own case and without 8.3 names and
-// links, but for one at its end which it need not follow. Folded is the same for all paths that
-// differ in case only, unless a directory on the way tells case apart (fsutil file
-// setCaseSensitiveInfo). Exact reports whether path is such a directory.
+// finalPath returns the path of a file that exists, in its own case and without 8.3 names and links. A
+// link at its end stays unless follow is set. Folded is the same for all paths that differ in case only,
+// unless names in a directory on the way differ by case (fsutil file setCaseSensitiveInfo). Exact
+// reports whether path is such a directory.
 func finalPath(path string, follow bool) (final, folded string, exact bool, err error) {
 	var flags uint32
 	if !follow {
@@ -142,7 +142,7 @@ func finalPath(path string, follow bool) (final, folded string, exact bool, err 
 	if err != nil || !known || folded == final {
 		return final, folded, false, err
 	}
-	// Where case makes no difference, the folded path leads to the same file.
+	// Unless case matters, the folded path leads to the same file.
 	var same string
 	foldedErr := withFile("resolve", folded, windows.FILE_READ_ATTRIBUTES, flags, func(file windows.Handle) (err error) {
 		same, err = nameOf(file, folded)
@@ -154,8 +154,8 @@ func finalPath(path string, follow bool) (final, folded string, exact bool, err 
 	return final, folded, info&1 != 0, nil
 }
 
-// nameOf returns the path of an open file: by its drive or share, the GUID of its volume or its
-// device, the first that there is. Its error does not match os.ErrNotExist: the file is there.
+// nameOf returns the path of an open file: by its drive or share, or else the GUID of its volume, or else
+// its device. Its error does not match os.ErrNotExist, since the file is there.
 func nameOf(file windows.Handle, path string) (string, error) {
 	const volumeNameDOS, volumeNameGUID, volumeNameNT = 0, 1, 2
 	buf := make([]uint16, maxPath)
@@ -170,10 +170,10 @@ func nameOf(file windows.Handle, path string) (string, error) {
 	return "", errors.Errorf("the system has no name for %s: %v", path, err)
 }
 
-// isBusy reports whether something else has a file open, such as a scanner, and keeps it from being
-// opened, renamed or removed for an instant. A removed file keeps its name until its last handle is
-// closed, and access to it is denied until then; that of a caller without rights is denied a little
-// later for it. The last code is of an access list that has grown while it was read.
+// isBusy reports whether an error may come from another program, such as a scanner, that has a file open
+// for a moment. A removed file keeps its name until its last handle is closed, and until then access to
+// it is denied. So a caller without rights is told a little later that access is denied. The last code
+// is that of an access list that has grown while it was read.
 func isBusy(err error) bool {
 	return isAny(err, windows.ERROR_SHARING_VIOLATION, windows.ERROR_ACCESS_DENIED, windows.ERROR_DELETE_PENDING,
 		windows.ERROR_INSUFFICIENT_BUFFER)
@@ -181,7 +181,7 @@ func isBusy(err error) bool {
 
 func sameLink(a, b string) bool { return sameWindowsLink(a, b) }
 
-// foldCase returns what is equal for paths that differ in case. Windows compares units of UTF-16 in
+// foldCase returns the same text for paths that Windows takes for equal. It compares units of UTF-16 in
 // upper case: the Kelvin sign is a letter of its own, and above U+FFFF there is no case.
 func foldCase(path string) string {
 	return strings.Map(func(r rune) rune {
@@ -194,7 +194,7 @@ func foldCase(path string) string {
 
 const shareAll = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
 
-// openExisting opens a file or directory and lets everybody else go on with it.
+// openExisting opens a file or directory that is there, and lets others read, write and remove it.
 func openExisting(path string, access, flags uint32) (windows.Handle, error) {
 	return createFile(path, access, shareAll, nil, windows.OPEN_EXISTING, flags|windows.FILE_FLAG_BACKUP_SEMANTICS)
 }
@@ -207,7 +207,7 @@ func createFile(path string, access, share uint32, sa *windows.SecurityAttribute
 	return handle, err
 }
 
-// withFile calls do with a file or directory that exists, open.
+// withFile opens a file or directory that is there, and calls do with it.
 func withFile(op, path string, access, flags uint32, do func(windows.Handle) error) error {
 	handle, err := openExisting(path, access, flags)
 	if err != nil {
@@ -220,7 +220,7 @@ func withFile(op, path string, access, flags uint32, do func(windows.Handle) err
 	return nil
 }
 
-// withPath calls do with a path as Windows takes it, and withPaths with two texts.
+// withPath calls do with a path as Windows takes it. withPaths does so with a path and another text.
 func withPath(op, path string, do func(*uint16) error) error {
 	return withPaths(op, path, "", func(path, _ *uint16) error { return do(path) })
 }

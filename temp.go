@@ -10,30 +10,28 @@ import (
 	"github.com/pkg/errors"
 )
 
-// tempMountLocation is where WithTempMount makes its directories; "" is os.TempDir().
-// SetTempMountLocation sets it.
+// tempMountLocation is where WithTempMount makes its directories, or "" for os.TempDir(). It is set by
+// SetTempMountLocation.
 var tempMountLocation string
 
-// WithTempMount mounts the mounts at a new temporary directory, calls f with it,
-// and unmounts and removes it again, also when f panics. A directory that cannot
-// be unmounted is not removed, nor is anything in it.
+// WithTempMount mounts the mounts at a new temporary directory, calls f with it, and unmounts and removes
+// it again, also when f panics. A directory that cannot be unmounted is not removed, nor is anything in
+// it.
 //
-// The error holds all that failed: mounting, f, unmounting and removing, each
-// of which errors.Is can match. When ctx ends, no call of HCS is made again while
-// mounting; what is mounted is always unmounted.
+// The error has all that failed: mounting, f, unmounting and removing, each of which errors.Is can match.
+// When ctx ends while it mounts, no call of HCS is retried. What is mounted is unmounted all the same.
 func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
 	return withMounter(func(mt *mounter) error { return withTempMount(ctx, mt, mounts, f) })
 }
 
-// WithReadonlyTempMount is WithTempMount with the option "ro" on all mounts,
-// which are copied. With [UseBindFilter] what f is shown cannot be written to; through a link it can.
+// WithReadonlyTempMount does what WithTempMount does with copies of the mounts that have the option "ro".
+// With [UseBindFilter] f cannot write to what it is shown; through a link it can.
 func WithReadonlyTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
 	return WithTempMount(ctx, readonlyMounts(mounts), f)
 }
 
-// readonlyMounts returns the mounts as read-only ones. Those of overlayfs, which
-// no Windows layer is, lose their upper directory, which becomes their topmost
-// lower one, as in containerd.
+// readonlyMounts returns read-only copies of the mounts. As in containerd, the upper directory of an
+// overlay mount, which no Windows layer is, becomes its topmost lower one.
 func readonlyMounts(mounts []Mount) []Mount {
 	readonly := filterOptions(mounts, func(m Mount, option string) bool {
 		if m.Type == "overlay" {
@@ -62,8 +60,8 @@ func raiseLower(options []string, upper string) {
 	}
 }
 
-// RemoveVolatileOption returns the mounts without the option "volatile" (or "fsync=volatile")
-// of overlay mounts, which no Windows layer has. The mounts that it is given stay as they are.
+// RemoveVolatileOption returns copies of the mounts without the option "volatile" or "fsync=volatile" of
+// overlay mounts, which no Windows layer has.
 func RemoveVolatileOption(mounts []Mount) []Mount {
 	return filterOptions(mounts, func(m Mount, option string) bool {
 		return m.Type != "overlay" || option != "volatile" && option != "fsync=volatile"

@@ -12,7 +12,8 @@ import (
 var tempLocationLock sync.Mutex
 
 // SetTempMountLocation sets the directory in which WithTempMount makes its directories, in place of
-// os.TempDir(), and makes it where it is absent. There CleanupTempMounts finds what others left.
+// os.TempDir(). It makes the directory where it is absent. CleanupTempMounts looks there for what killed
+// processes have left.
 func SetTempMountLocation(root string) error {
 	return withMounter(func(*mounter) error { return setTempLocation(root) })
 }
@@ -40,14 +41,14 @@ func getTempLocation() string {
 	return os.TempDir()
 }
 
-// CleanupTempMounts unmounts every mount below the location of temporary mounts and removes
-// the directory that was its target, as WithTempMount would have done in a process that was
-// killed. A directory stays in which nothing was mounted, or all in sub-directories.
+// CleanupTempMounts unmounts every mount below the location of temporary mounts and removes the directory
+// that was its target, as WithTempMount would have done had its process not been killed. A directory that
+// was no target itself stays. Mounts of running processes are unmounted as well: call it when a runtime
+// starts, with a location of its own. flags are not used.
 //
-// It returns an error for each mount that could not be unmounted or removed, which is left for
-// the next call, and for each damaged file in the mount table, or one error when the table
-// cannot be read. Mounts of processes that run are unmounted as well: call it when a runtime
-// starts, with a location that is its own. flags are not used.
+// It returns an error for each mount that it could not unmount or remove, which is left to the next call,
+// and for each damaged file in the mount table. When the table cannot be read, it returns that as its
+// second result.
 func CleanupTempMounts(flags int) ([]error, error) {
 	mt, err := newMounter()
 	if err != nil {
