@@ -20,7 +20,7 @@ import (
 const origin = "github.com/seed-941ae793/mount"
 
 // portable are the files for which containerd has its own.
-var portable = []string{"mount.go", "mountinfo.go", "subdirectory.go", "temp.go"}
+var portable = []string{"mount.go", "mount_subdirectory.go", "mountinfo.go", "temp.go"}
 
 // engine is what a tree gets of this package: all that is not in the portable files.
 type engine struct {
