@@ -142,7 +142,7 @@ func manyParents(n int) []string {
 	return paths
 }
 
-func TestReadOnlyTellsWhetherThereIsTheOptionRo(t *testing.T) {
+func TestReadOnlyReportsWhetherThereIsTheOptionRo(t *testing.T) {
 	for _, test := range []struct {
 		options []string
 		want    bool

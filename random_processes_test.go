@@ -183,7 +183,7 @@ func (r *random) planElsewhere(fault string) (happened func() bool) {
 	}
 }
 
-// elsewhere does the work in another process, and tells whether a fault has
+// elsewhere does the work in another process, and reports whether a fault has
 // happened.
 func (r *random) elsewhere(rt *rapid.T, work randomWork) (died, happened bool, err error) {
 	fault := rapid.SampledFrom(append([]string{""}, elsewhereFaults...)).Draw(rt, "fault")

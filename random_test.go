@@ -656,7 +656,7 @@ func (r *random) run(rt *rapid.T, s step) {
 	r.world = *s.want
 }
 
-// here does the work in this process, and tells whether a fault has happened.
+// here does the work in this process, and reports whether a fault has happened.
 func (r *random) here(rt *rapid.T, work randomWork) (died, happened bool, err error) {
 	fault := func() bool { return false }
 	if rapid.Bool().Draw(rt, "faulty") {
@@ -829,7 +829,7 @@ func (r *random) wantAllowed(s step, before, got world, failed, died bool) {
 	}
 }
 
-// wantPromise fails the test unless a step that got over a fault did all that it
+// wantPromise fails the test unless a step that was retried after a fault did all that it
 // does without one.
 func (r *random) wantPromise(s step, got world) {
 	if s.wantErr != nil {
@@ -850,7 +850,7 @@ func union(a, b map[string]string) map[string]bool {
 	return keys
 }
 
-// allowsThing tells whether a step that failed may leave the thing at a place: what was
+// allowsThing reports whether a step that failed may leave the thing at a place: what was
 // there, or what remains when a link of ours has gone.
 func (r *random) allowsThing(s step, before, got world, place string, leaving []string) bool {
 	was, is := before.at[place], got.at[place]
@@ -875,7 +875,7 @@ func (r *random) allowsThing(s step, before, got world, place string, leaving []
 	return is == absent || is == emptyDir && at.replaced
 }
 
-// allowsRecord tells whether a step that failed may leave the record of a layer: the old
+// allowsRecord reports whether a step that failed may leave the record of a layer: the old
 // one, without the places that it leaves or with them on their way, or that of a mount
 // which could not be undone.
 func allowsRecord(s step, before, got world, layer string, leaving []string) bool {
@@ -911,7 +911,7 @@ func allowsRecord(s step, before, got world, layer string, leaving []string) boo
 	return true
 }
 
-// allowsChange tells whether a step that failed may leave a layer open that was
+// allowsChange reports whether a step that failed may leave a layer open that was
 // closed, or closed that was open.
 func allowsChange(s step, before world, layer string, leaving []string) bool {
 	if !contains(s.layers, layer) {
