@@ -126,7 +126,12 @@ func (p *probe) newLayer(parents []string) *layer {
 		parents: parents,
 		sample:  p.sample,
 	}
-	l.discard = p.made.add("close and remove layer "+l.dir, func() error { return errors.Join(l.close(), l.remove()) })
+	l.discard = p.made.add("close and remove layer "+l.dir, func() error {
+		if err := l.close(); err != nil {
+			return err
+		}
+		return l.remove()
+	})
 	return l
 }
 
@@ -246,19 +251,21 @@ func (l *layer) close() error {
 	return fmt.Errorf("it is still open: UnprepareLayer gave %s, DeactivateLayer %s", result(unprepareErr), result(deactivateErr))
 }
 
-// remove removes the layer. HCS does it, as it may have put more in it than the probe has.
-func (l *layer) remove() (err error) {
-	if !isThere(l.dir) {
-		return nil
+// remove removes the layer, which is closed. HCS is asked only where it has put more in it than the
+// probe has: DestroyLayer has been seen to end its caller (hcsshim issue 961).
+func (l *layer) remove() error {
+	err := removePaths(l.scratchDisk(), filepath.Join(l.dir, "Files"), l.dir)
+	if err == nil || l.sample {
+		return err
 	}
-	if !l.sample {
-		home, id := l.split()
-		err = hcsshim.DestroyLayer(home, id)
+	home, id := l.split()
+	if destroyErr := hcsshim.DestroyLayer(home, id); destroyErr != nil {
+		return errors.Join(err, destroyErr)
 	}
-	if !isThere(l.dir) {
-		return nil
+	if isThere(l.dir) {
+		return err
 	}
-	return errors.Join(err, removePaths(l.scratchDisk(), filepath.Join(l.dir, "Files"), l.dir))
+	return nil
 }
 
 // removePaths removes files and empty directories that are there. Nothing is removed with what is
