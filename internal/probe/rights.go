@@ -128,19 +128,16 @@ func readLink(link string) error {
 	})
 }
 
-// protect gives a link, and not what it leads to, the access list of Mount.
+// protect gives a link, and not what it leads to, the access list of Mount. SetSecurityInfo would
+// go on to what is in a directory, and perhaps through the link.
 func protect(link string) error {
 	return withFile(link, windows.WRITE_DAC, func(file windows.Handle) error {
 		sd, err := windows.SecurityDescriptorFromString(mountAccess)
 		if err != nil {
 			return err
 		}
-		list, _, err := sd.DACL()
-		if err != nil {
-			return err
-		}
 		const what = windows.DACL_SECURITY_INFORMATION | windows.PROTECTED_DACL_SECURITY_INFORMATION
-		return windows.SetSecurityInfo(file, windows.SE_FILE_OBJECT, what, nil, nil, list, nil)
+		return windows.SetKernelObjectSecurity(file, what, sd)
 	})
 }
 
