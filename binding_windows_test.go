@@ -36,24 +36,19 @@ type bindHost struct {
 
 func newBindHost(t *testing.T) *bindHost {
 	t.Helper()
-	h := &bindHost{}
 	if os.Getenv(simDir) != "" {
-		h.winHost = newWinHost(t)
-		h.writable, h.base = h.scratch(), h.mountOf("0")
 		t.Setenv("HCS_SIM_SHOW", "1")
-	} else {
-		h.winHost = &winHost{t: t, dir: t.TempDir()}
-		h.writable = realLayer(t)
-		parents, err := h.writable.GetParentPaths()
-		h.must(err)
-		h.base = &Mount{Type: layerType, Source: parents[len(parents)-1]}
-		useTable(t, h.path("table"))
 	}
+	h := &bindHost{}
+	h.winHost, h.writable = newLayerHost(t)
+	parents, err := h.writable.GetParentPaths()
+	h.must(err)
+	h.base = &Mount{Type: layerType, Source: parents[len(parents)-1]}
 	h.needFilter()
 	useBindings(t, true)
-	t.Cleanup(func() { // or else all in the layers would be removed with the directory of the test
+	t.Cleanup(func() { // or else all in the layer would be removed with the directory of the test
 		if t.Failed() {
-			_, _ = Unmount(h.writable.Source, 0), Unmount(h.base.Source, 0)
+			_ = Unmount(h.base.Source, 0)
 		}
 	})
 	return h
@@ -61,10 +56,10 @@ func newBindHost(t *testing.T) *bindHost {
 
 // needFilter skips the rest of a test where nothing can be bound and shown. In CI Windows
 // must do it.
-func (h *bindHost) needFilter() {
+func (h *winHost) needFilter() {
 	h.t.Helper()
 	h.mkdir(h.path("probe"))
-	err := bindOther(h.winHost, h.path("probe"))
+	err := bindOther(h, h.path("probe"))
 	switch {
 	case err == nil:
 		h.must(bindfilter.RemoveFileBinding(h.path("probe")))

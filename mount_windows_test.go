@@ -2,6 +2,7 @@ package mount
 
 import (
 	"context"
+	"encoding/json"
 	stderrors "errors"
 	"fmt"
 	"os"
@@ -23,8 +24,9 @@ import (
 
 const (
 	simDir    = "HCS_SIM_DIR"
-	childTask = "MOUNT_TEST_TASK" // what the child process does
-	childDir  = "MOUNT_TEST_DIR"  // of which host
+	childTask = "MOUNT_TEST_TASK"  // what the child process does
+	childDir  = "MOUNT_TEST_DIR"   // of which host
+	childM    = "MOUNT_TEST_MOUNT" // what it mounts, as JSON
 )
 
 func TestMain(m *testing.M) {
@@ -43,12 +45,21 @@ func runChild(h *winHost, task string) error {
 	if err := SetTableDir(h.path("table")); err != nil {
 		return err
 	}
-	mountTable.pause = noPause
+	if os.Getenv(simDir) != "" {
+		mountTable.pause = noPause
+	}
 	task, binds := strings.CutSuffix(task, " with bindings")
 	UseBindFilter(binds)
 	switch task, layer, _ := strings.Cut(task, " "); task {
 	case "mount":
 		return h.mountOf(layer).Mount(h.path("target"))
+	case "mount-given":
+		var m Mount
+		if err := json.Unmarshal([]byte(os.Getenv(childM)), &m); err != nil {
+			return err
+		}
+		fmt.Println() // now it begins
+		return m.Mount(h.path("target"))
 	case "mount-unsupported":
 		return mountUnsupported(h.mountOf(layer), h.path("target"))
 	case "unmount":
@@ -282,11 +293,15 @@ var linksExist = sync.OnceValues(func() (bool, error) {
 	return !isGone(link), err
 })
 
+// hasLinks is linksExist where Wine may have none. Windows has them.
 func hasLinks(t *testing.T) bool {
 	t.Helper()
 	links, err := linksExist()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !links && os.Getenv(simDir) == "" {
+		t.Fatal("CreateSymbolicLink reported success and made no link")
 	}
 	return links
 }

@@ -55,6 +55,25 @@ func realLayer(t *testing.T) *Mount {
 	return nil
 }
 
+// newLayerHost returns a host and a writable layer. On Windows the layer is real and the host has
+// no Model.
+func newLayerHost(t *testing.T) (*winHost, *Mount) {
+	t.Helper()
+	if os.Getenv(simDir) != "" {
+		h := newWinHost(t)
+		return h, h.scratch()
+	}
+	h := &winHost{t: t, dir: t.TempDir()}
+	m := realLayer(t)
+	useTable(t, h.path("table"))
+	t.Cleanup(func() { // or else all in the layer would be removed with the directory of the test
+		if t.Failed() {
+			_ = Unmount(m.Source, 0)
+		}
+	})
+	return h, m
+}
+
 func TestTheRealHCSShowsALayerAndTakesItAway(t *testing.T) {
 	for _, binds := range []bool{false, true} {
 		t.Run(fmt.Sprintf("bound %t", binds), func(t *testing.T) {
