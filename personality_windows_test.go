@@ -3,6 +3,7 @@ package mount
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -150,9 +151,11 @@ func TestWhateverHCSAnswersWhatIsMountedIsUnmounted(t *testing.T) {
 func (h *winHost) killed(task string, plan ...string) {
 	h.t.Helper()
 	h.faults(plan...)
-	if out, err := h.child(task).CombinedOutput(); err == nil || len(out) != 0 {
-		h.t.Errorf("the child was not killed: %v, %s", err, out)
-		h.faults() // which would kill this process
+	out, err := h.child(task).CombinedOutput()
+	left, readErr := os.ReadFile(filepath.Join(os.Getenv(simDir), "faults"))
+	h.faults() // what is left would kill this process
+	if err == nil || len(out) != 0 || readErr != nil || len(left) != 0 {
+		h.t.Errorf("the child was not killed: %v, %s; left of the plan: %q, %v", err, out, left, readErr)
 	}
 }
 
