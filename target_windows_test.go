@@ -340,15 +340,38 @@ func TestRemoveDirRemovesAnEmptyDirectoryOnly(t *testing.T) {
 	if _, err := os.Lstat(empty); !os.IsNotExist(err) {
 		t.Errorf("the directory is still there: %v", err)
 	}
-	wantError(t, removeDir(full), "remove directory "+full, windows.ERROR_DIR_NOT_EMPTY)
 	wantError(t, removeDir(file), "remove directory "+file, windows.ERROR_DIRECTORY)
 	wantError(t, removeDir(empty), "open "+empty, os.ErrNotExist)
+	t.Run("not empty", func(t *testing.T) {
+		if wineForgetsRefusal(t, full) {
+			t.Skip("this Wine refuses to delete a directory that is not empty only the first time that it is told to")
+		}
+		wantError(t, removeDir(full), "remove directory "+full, windows.ERROR_DIR_NOT_EMPTY)
+	})
 	needLinks(t)
 	link := filepath.Join(dir, "link")
 	if err := makeLink(full, link); err != nil {
 		t.Fatal(err)
 	}
 	wantError(t, removeDir(link), "remove directory "+link, windows.ERROR_DIRECTORY)
+}
+
+// wineForgetsRefusal reports whether Wine itself reports success for a directory that it has
+// just refused to delete, as Windows does not, and leaves it.
+func wineForgetsRefusal(t *testing.T, dir string) bool {
+	t.Helper()
+	if os.Getenv(simDir) == "" {
+		return false
+	}
+	handle, err := openExisting(dir, windows.DELETE, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer windows.CloseHandle(handle)
+	del := byte(1)
+	first := windows.SetFileInformationByHandle(handle, windows.FileDispositionInfo, &del, 1)
+	second := windows.SetFileInformationByHandle(handle, windows.FileDispositionInfo, &del, 1)
+	return first != nil && second == nil
 }
 
 func TestALinkToWhatIsNotThereIsADirectoryLink(t *testing.T) {
