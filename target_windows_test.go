@@ -303,9 +303,28 @@ func TestThePathOfAFileMayBeLong(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
+	if !wineNames(t, dir) {
+		t.Skip("GetFinalPathNameByHandle of this Wine names no path longer than MAX_PATH, however large the buffer")
+	}
 	if name := finalName(t, dir); !strings.HasSuffix(name, dir[2:]) {
 		t.Errorf("got %s, want what ends in %s", name, dir[2:])
 	}
+}
+
+// wineNames reports whether the system itself names a directory; Windows does.
+func wineNames(t *testing.T, dir string) bool {
+	t.Helper()
+	if os.Getenv(simDir) == "" {
+		return true
+	}
+	handle, err := openExisting(dir, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer windows.CloseHandle(handle)
+	buf := make([]uint16, windows.MAX_LONG_PATH)
+	_, err = windows.GetFinalPathNameByHandle(handle, &buf[0], uint32(len(buf)), 0)
+	return err == nil && strings.HasSuffix(windows.UTF16ToString(buf), dir[2:])
 }
 
 func TestRemoveDirRemovesAnEmptyDirectoryOnly(t *testing.T) {
@@ -322,15 +341,38 @@ func TestRemoveDirRemovesAnEmptyDirectoryOnly(t *testing.T) {
 	if _, err := os.Lstat(empty); !os.IsNotExist(err) {
 		t.Errorf("the directory is still there: %v", err)
 	}
-	wantError(t, removeDir(full), "remove directory "+full, windows.ERROR_DIR_NOT_EMPTY)
 	wantError(t, removeDir(file), "remove directory "+file, windows.ERROR_DIRECTORY)
 	wantError(t, removeDir(empty), "open "+empty, os.ErrNotExist)
+	t.Run("not empty", func(t *testing.T) {
+		if wineForgetsRefusal(t, full) {
+			t.Skip("this Wine refuses to delete a directory that is not empty only the first time that it is told to")
+		}
+		wantError(t, removeDir(full), "remove directory "+full, windows.ERROR_DIR_NOT_EMPTY)
+	})
 	needLinks(t)
 	link := filepath.Join(dir, "link")
 	if err := makeLink(full, link); err != nil {
 		t.Fatal(err)
 	}
 	wantError(t, removeDir(link), "remove directory "+link, windows.ERROR_DIRECTORY)
+}
+
+// wineForgetsRefusal reports whether Wine itself reports success for a directory that it has
+// just refused to delete, as Windows does not, and leaves it.
+func wineForgetsRefusal(t *testing.T, dir string) bool {
+	t.Helper()
+	if os.Getenv(simDir) == "" {
+		return false
+	}
+	handle, err := openExisting(dir, windows.DELETE, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer windows.CloseHandle(handle)
+	del := byte(1)
+	first := windows.SetFileInformationByHandle(handle, windows.FileDispositionInfo, &del, 1)
+	second := windows.SetFileInformationByHandle(handle, windows.FileDispositionInfo, &del, 1)
+	return first != nil && second == nil
 }
 
 func TestALinkToWhatIsNotThereIsADirectoryLink(t *testing.T) {
