@@ -11,13 +11,13 @@ import (
 	"github.com/pkg/errors"
 )
 
-// bindFilter is the bind filter of Windows. A binding shows the files of one directory, its source,
-// at another one, its root: to all processes, and until Windows ends.
+// bindFilter is the bind filter of Windows. A binding shows the files of one directory, its source, at
+// another one, its root: to all processes, and until Windows shuts down.
 type bindFilter interface {
 	// Find returns an errNoFilter where there is no bind filter.
 	Find() error
-	// Bind shows source at root. A volume needs a separator at its end. Windows Server 2019 covers
-	// what another program has bound to the root; later ones refuse that.
+	// Bind shows source at root. A source that is a volume must end in a separator. Windows Server
+	// 2019 hides what another program has bound to the root; later versions refuse.
 	Bind(root, source string, readOnly bool) error
 	// Unbind removes what is bound to root.
 	Unbind(root string) error
@@ -30,12 +30,12 @@ type bindFilter interface {
 // binding is what is bound to a root.
 type binding struct{ root, source string }
 
-// errNoFilter matches the error of a call for which there is no bind filter.
+// errNoFilter is found, by errors.Is, in the error of a call for which there is no bind filter.
 var errNoFilter = errors.WithMessage(stderrors.ErrUnsupported,
 	"this system has no bind filter, which came with Windows Server 2019: show layers by links, with UseBindFilter(false)")
 
 // notBound are the codes of Unbind that containerd takes for the answer that nothing is bound. They
-// count only where the bindings cannot be listed.
+// count when the list, if there is one, shows nothing at the target.
 var notBound = []syscall.Errno{errorInvalidParameter, errorNotFound}
 
 // neverBound is the value of target.Bound for a target at which there is no binding of ours, as
@@ -67,8 +67,8 @@ func (b *binder) bind(r *record, at *target) error {
 		return nil
 	}
 	if _, listErr := b.listBindings(at); listErr != nil {
-		// Another program may have bound something there, which must stay, and no list tells.
-		// That our own binding was made in spite of the error is less likely.
+		// Another program may have bound something there, which must stay, and without a list
+		// nobody can know. That Bind failed and has still bound our layer is less likely.
 		at.Bound = neverBound
 	}
 	if isAny(err, errorAccessDenied) {
@@ -78,8 +78,8 @@ func (b *binder) bind(r *record, at *target) error {
 	return errors.Wrapf(err, "failed to bind layer %s to %s", r.Source, at.Path)
 }
 
-// unbind removes the binding of the layer from a target. It leaves alone what another program has
-// bound there since.
+// unbind removes the binding of the layer from a target. It leaves alone what another program has bound
+// there since, as far as bindings can be listed.
 func (b *binder) unbind(r *record, at *target) (err error) {
 	b.pause.until(context.Background(), func() bool {
 		bindings, listErr := b.listBindings(at)
@@ -96,11 +96,11 @@ func (b *binder) unbind(r *record, at *target) (err error) {
 		if listErr != nil && isGone(at.Resolved) && os.Mkdir(at.Resolved, 0o755) == nil {
 			at.Made = true // without its root a binding may not be found, nor the others be listed
 		}
-		// It is called although nothing may be listed: the root may be listed by another name.
+		// Unbind is called even when the list shows nothing: the root may be listed by another name.
 		if err = b.filter.Unbind(at.Resolved); err == nil {
 			return true
 		}
-		isListed := len(bound) > 0 || slices.ContainsFunc(bindings, func(b binding) bool { return r.isSource(b.source) })
+		isListed := len(bound) > 0 || slices.ContainsFunc(bindings, func(listed binding) bool { return r.isSource(listed.source) })
 		if listErr == nil && !isListed || len(bound) == 0 && isAny(err, notBound...) || !isDirectory(at.Resolved) {
 			err = nil // it is gone
 		}
@@ -109,9 +109,9 @@ func (b *binder) unbind(r *record, at *target) (err error) {
 	return errors.Wrapf(err, "failed to unbind layer %s from %s", r.Source, at.Path)
 }
 
-// checkUnbound refuses a target to which something is bound. If Bind fails later, what is bound
-// there is then known not to be of another program. That the list fails is no error: where Windows
-// can, Bind refuses such a target, too.
+// checkUnbound refuses a target to which something is bound. After this check, what is bound there when
+// Bind has failed is ours. A list that fails is no error: later versions of Windows refuse such a target
+// in Bind.
 func (b *binder) checkUnbound(at *target) error {
 	if sources := b.boundTo(at); len(sources) > 0 {
 		return errors.Wrapf(os.ErrExist, "failed to mount at %s: %s is bound there", at.Path, sources[0])

@@ -20,7 +20,7 @@ var boot struct {
 }
 
 // bootID returns the random name of this start of the system: the same for all processes, and another one
-// after a restart. It is the class of a volatile key in the registry, which Windows forgets when it ends.
+// after a restart. It is the class of a volatile key in the registry, which Windows forgets when it shuts down.
 // A key gets its class when it is made, so the first process names the start for all. The key is below
 // HKLM\SOFTWARE, where only administrators can write.
 func bootID() (id string, err error) {
@@ -37,7 +37,7 @@ func bootID() (id string, err error) {
 var procRegCreateKeyExW = windows.NewLazySystemDLL("advapi32.dll").NewProc("RegCreateKeyExW")
 
 // classOf returns the class of a key below HKLM. Where the key is absent, it makes a volatile one with the
-// class that it is given.
+// given class.
 func classOf(path, class string) (string, error) {
 	const access = windows.KEY_READ | windows.KEY_WOW64_64KEY // the same key for 32-bit programs
 	const optionVolatile = 1

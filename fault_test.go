@@ -197,7 +197,7 @@ func (h *host) killed(hook *func(hcsmodel.Call, string) error, call hcsmodel.Cal
 // the link.
 func (h *host) cutShort(target string) {
 	h.t.Helper()
-	h.change(target, func(r *record) { r.target(h.key(target)).Shown = false })
+	h.change(target, func(r *record) { r.targetAt(h.key(target)).Shown = false })
 }
 
 // wantRecovered unmounts all that a scenario may have left, as a process would

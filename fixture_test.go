@@ -243,7 +243,7 @@ func (h *host) change(target string, change func(*record)) {
 func (h *host) records() []record {
 	h.t.Helper()
 	var records []record
-	there, err := h.table.exists()
+	there, err := h.table.holdIfThere()
 	if err != nil {
 		h.t.Fatal(err)
 	}

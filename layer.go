@@ -25,15 +25,15 @@ type hcs interface {
 	DeactivateLayer(layer string) error
 }
 
-// opener opens and closes layers. What HCS answers differs from host to host, so that an answer
-// never decides whether a writable layer is open: it is open while its volume can be reached.
+// opener opens and closes layers. What HCS answers differs from host to host, so that an answer never
+// decides whether a layer with a volume is open: it is open while the volume can be reached.
 type opener struct {
 	hcs   hcs
 	pause pauser
 }
 
-// openLayer activates and prepares the layer of a record and fills in its volume. A failure leaves
-// the layer as it was, unless the error is an errLeftOpen.
+// openLayer activates and prepares the layer of a record and fills in its volume. After a failure the
+// layer is closed, unless other code has it open, or the error is an errLeftOpen.
 func (o *opener) openLayer(ctx context.Context, r *record) error {
 	isTransient := func(err error) bool { return errors.Is(err, errAgain) && !errors.Is(err, errLeftOpen) }
 	return o.pause.retry(ctx, isTransient, func() (err error) {
@@ -63,7 +63,7 @@ func (o *opener) activate(r *record) error {
 		// Somebody else may have the layer open, and must keep it.
 		return mark(err, errAgain)
 	case err != nil && !r.ReadOnly && o.volumeOf(r.Source) != "":
-		return o.closeAfter(err, r, false) // this call has attached the disk: there was no volume before
+		return o.closeAfter(err, r, false) // openElsewhere saw no volume, so this call has attached the disk
 	}
 	return err
 }
@@ -80,8 +80,8 @@ func (o *opener) prepare(r *record) error {
 	return o.closeAfter(err, r, true)
 }
 
-// mountPath returns the path that shows an open layer. The volume of a writable layer may be late.
-// When HCS names no volume for it, the path is the directory of the layer.
+// mountPath returns the path that shows an open layer. The volume of a writable layer may be late. When
+// HCS names no volume, it is the path that HCS returned, or else the layer's directory.
 func (o *opener) mountPath(ctx context.Context, r *record) (path string, err error) {
 	answered := o.pause.until(ctx, func() bool {
 		path, err = o.hcs.GetLayerMountPath(r.Source)
@@ -96,14 +96,15 @@ func (o *opener) mountPath(ctx context.Context, r *record) (path string, err err
 	return strings.TrimRight(path, `\/`), errors.Wrapf(err, "failed to get mount path of layer %s", r.Source)
 }
 
-// openElsewhere returns the volume of a layer that other code has open, or "". A volume that HCS
-// still names for an instant after a close does not count. A read-only layer has no volume.
+// openElsewhere returns the volume of a layer that other code has open, or "". A volume that HCS still
+// names for an instant after a close does not count. For a read-only layer, which has no volume, it
+// returns "".
 func (o *opener) openElsewhere(ctx context.Context, source string) (volume string) {
-	isClosed := o.pause.until(ctx, func() bool {
+	noVolume := o.pause.until(ctx, func() bool {
 		volume = o.volumeOf(source)
 		return volume == "" || !isReachable(volume)
 	})
-	if isClosed {
+	if noVolume {
 		return ""
 	}
 	return volume
@@ -126,14 +127,13 @@ func (o *opener) mayBeOpen(r *record) bool {
 // closeLayer unprepares and deactivates the layer of a record. A nil error means that the layer is
 // closed.
 //
-// Recorded says that a record of this package names the layer as open. Such a layer may be closed
-// all the same: its Mount may have been killed before it called HCS. HCS may then refuse to close
-// what is closed, and nothing else tells its state. So the layer is opened once more: only a closed
-// layer can be opened, and a layer that this call has opened can be closed for certain. A layer that
-// is in no record is taken for closed in that case.
-func (o *opener) closeLayer(r *record, recorded bool) error {
+// HCS may refuse to close a layer that is closed already, and when the layer has no volume, nothing else
+// tells that it is. Then MayBeOurs decides. If this package may have opened the layer, as in a Mount that
+// was killed, the layer is opened once more: only a closed layer can be opened, and one that this call
+// has opened can be closed for certain. Any other layer is taken for closed.
+func (o *opener) closeLayer(r *record, mayBeOurs bool) error {
 	err := o.closeWithRetries(r)
-	if errors.Is(err, errDoubtful) && !recorded {
+	if errors.Is(err, errDoubtful) && !mayBeOurs {
 		return nil
 	}
 	if err == nil || isVolume(r.Volume) || o.hcs.ActivateLayer(r.Source) != nil {
@@ -150,8 +150,8 @@ func (o *opener) closeLayer(r *record, recorded bool) error {
 
 // closeAfter closes the layer whose opening has failed with err, and returns err. Where the layer
 // stays open, the error is an errLeftOpen that says why.
-func (o *opener) closeAfter(err error, r *record, recorded bool) error {
-	closeErr := o.closeLayer(r, recorded)
+func (o *opener) closeAfter(err error, r *record, mayBeOurs bool) error {
+	closeErr := o.closeLayer(r, mayBeOurs)
 	if closeErr == nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (o *opener) closeWithRetries(r *record) (err error) {
 
 func (o *opener) tryClose(r *record) error {
 	if r.Volume == "" {
-		r.Volume = o.volumeOf(r.Source) // HCS names it only while the layer is open
+		r.Volume = o.volumeOf(r.Source) // after the close HCS may no longer name it
 	}
 	unprepareErr := errors.Wrapf(o.hcs.UnprepareLayer(r.Source), "failed to unprepare layer %s", r.Source)
 	deactivateErr := errors.Wrapf(o.hcs.DeactivateLayer(r.Source), "failed to deactivate layer %s", r.Source)

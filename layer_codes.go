@@ -8,9 +8,9 @@ import (
 	"github.com/pkg/errors"
 )
 
-// Codes that HCS reports. hcsshim cuts 0x8007xxxx down to the Windows code and passes other
-// HRESULTs on whole. The same situation has other codes on other builds of Windows, and no list of
-// them is known to be complete. So a code decides only whether a call is retried.
+// Codes that HCS, the bind filter and Windows report. hcsshim cuts 0x8007xxxx down to the Windows code
+// and passes other HRESULTs on whole. The same situation has other codes on other builds of Windows, and
+// no list of them is known to be complete. So a code never decides whether a layer with a volume is open.
 const (
 	errorFileNotFound, errorPathNotFound    = syscall.Errno(2), syscall.Errno(3)
 	errorAccessDenied                       = syscall.Errno(5)
@@ -20,9 +20,9 @@ const (
 	errorTimeout, errorFilterNotFound       = syscall.Errno(1460), syscall.Errno(0x801f0015)
 )
 
-// The codes with which a call is retried. hcsshim's own runtime takes the first two for a volume
-// that is not there yet (internal/layers/wcow_mount.go). PrepareLayer times out on a machine under
-// load (moby 27588). ActivateLayer reports a sharing violation for an instant after somebody has
+// A call that fails with one of these codes is retried. hcsshim's own runtime takes those of transient
+// for a volume that is not there yet (internal/layers/wcow_mount.go). PrepareLayer times out on a machine
+// under load (moby 27588). ActivateLayer reports a sharing violation for an instant after somebody has
 // closed the layer (buildkit 5807).
 var (
 	transient         = []syscall.Errno{errorNotReady, errorDeviceNotConnected}
@@ -31,8 +31,7 @@ var (
 )
 
 // notPrepared are the codes with which UnprepareLayer says that there is nothing to undo
-// (containerd pull request 5133, containerd issue 5326), or that the directory of the layer is
-// gone. They count only for a layer without a volume, of which nothing else can be known.
+// (containerd pull requests 5133 and 5328), or that the directory of the layer is gone. They count only for a layer without a volume, of which nothing else can be known.
 var notPrepared = []syscall.Errno{errorDevNotExist, errorFilterNotFound, errorInvalidParameter,
 	errorNotFound, errorFileNotFound, errorPathNotFound}
 

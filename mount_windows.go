@@ -19,21 +19,25 @@ func (m *Mount) mount(target string) error {
 // Unmount takes away what Mount showed. Its argument is a target, or the directory of a layer, which is
 // then unmounted from all its targets. The layer is closed with its last target. flags are not used.
 //
-// The link is removed, and the directory put back that it replaced; or the binding is removed, and the
-// directory that was made for it. Then the layer is closed and its record dropped. When a step fails, the
-// error says which, the record stays, and Unmount can be called again. A writable layer is closed when
-// its volume is gone, whatever HCS says. What was mounted before a restart of the system is cleared away
-// without HCS: somebody else may have opened the layer since, or bound something to the target.
+// Unmount removes the link and puts back the directory that it replaced, or it removes the binding and the
+// directory that Mount made for it. Then it closes the layer, even if that failed, and drops the record.
+// When a step fails, the error says which, the record stays, and Unmount can be called again. A writable
+// layer is closed when its volume is gone, whatever HCS says. What was mounted before a restart of the
+// system is cleared away without HCS: somebody else may have opened the layer since, or bound something
+// to the target.
 //
-// A directory that is in no record is closed when it is a layer, since other code may have opened it: it
-// holds a sandbox.vhdx, a layerchain.json, or Files and Hives. Any other path is no mount: nothing is
-// touched, and the result is nil, unless the path is malformed as for Mount, or cannot be resolved.
+// For a layer's directory that is in no record HCS is asked to close the layer, since other code may have
+// opened it. A directory counts as a layer's when it holds a sandbox.vhdx, a layerchain.json, or Files and
+// Hives. Any other path is no mount: nothing is touched, and the result is nil, unless the path is
+// malformed as for Mount, or cannot be resolved.
 //
 // When a file of the mount table is damaged, Unmount of a target of that layer fails with an error that
 // names the file. Unmount of the layer's directory closes the layer, and its links stay.
 //
-// Errors of HCS can be matched, and are retried, as for Mount. Only links and bindings that Mount made
-// are ever removed, and never what a user put in their place.
+// Errors of HCS can be matched as for Mount. Closing the layer and removing a binding are retried after any
+// error: there are five attempts, 100 ms apart. Only links, bindings and directories that Mount made are
+// removed, and not what somebody put in their place. For bindings that takes a list of them, which Windows
+// Server 2019 does not have.
 func Unmount(mount string, flags int) error {
 	return withMounter(func(mt *mounter) error {
 		_, err := mt.unmount(mount)
@@ -41,14 +45,14 @@ func Unmount(mount string, flags int) error {
 	})
 }
 
-// UnmountAll calls Unmount until nothing is left to unmount, and returns its errors. It is nil for ""
+// UnmountAll calls Unmount until nothing is left to unmount, and returns its errors. It returns nil for ""
 // and for a path that does not exist and is in no record.
 func UnmountAll(mount string, flags int) error {
 	return withMounter(func(mt *mounter) error { return mt.unmountAll(mount) })
 }
 
-// Lookup returns which layer is shown at dir, which must be a target itself. It reads the mount table
-// alone, and waits for nobody: the link may have been removed by somebody. The error matches
+// Lookup returns which layer is shown at dir, which must be a target itself. It waits for nobody, and
+// does not look at the target: somebody may have removed the link meanwhile. The error matches
 // os.ErrNotExist when there is no such mount, as after a restart of the system. Any other error says why
 // dir or the table cannot be read.
 func Lookup(dir string) (Info, error) {
@@ -83,7 +87,7 @@ var mountTable struct {
 // the root of a volume, and a directory that holds anything but a mount table.
 //
 // Only Administrators and SYSTEM keep access to the directory, unless its access list is protected
-// already. A directory that belongs to anybody else, but for the user of this process, is not believed:
+// already. A directory that belongs to anybody else, but for the user of this process, is not trusted:
 // it is renamed, with ".untrusted-" and a number at the end, and a new one is made.
 func SetTableDir(dir string) error {
 	if err := checkPath(dir); err != nil {
@@ -116,11 +120,11 @@ func newMounter() (*mounter, error) {
 		}
 		mountTable.table = &table{dir: filepath.Join(programData, "windows-layer-mounts"), pause: pause}
 	}
-	table := mountTable.table
+	t := mountTable.table
 	return &mounter{
-		opener: opener{vmcompute{}, table.pause},
-		binder: binder{bindflt{}, table.pause},
-		table:  table,
+		opener: opener{vmcompute{}, t.pause},
+		binder: binder{bindflt{}, t.pause},
+		table:  t,
 		boot:   boot,
 		binds:  bindsLayers.Load(),
 	}, nil
@@ -171,6 +175,6 @@ func withCode(err error) error {
 	if !errors.As(err, &hcsErr) || !errors.As(hcsErr.Err, &code) {
 		return err
 	}
-	// A HRESULT has 32 bits. The upper half of the register that returned it is not part of it.
+	// An HRESULT has 32 bits. The upper half of the register that returned it is not part of it.
 	return &codedError{err, syscall.Errno(uint32(code))}
 }

@@ -12,8 +12,9 @@ import (
 
 const layerType = "windows-layer" // the type of mount that a snapshotter hands out for a layer
 
-// mounter mounts and unmounts layers: it takes the steps in order, each of which the table has on
-// record before it is taken, and undoes them in reverse.
+// mounter mounts and unmounts layers: it takes the steps in order, each of which goes on record before it
+// is taken, and undoes them in reverse. Only an Unmount goes on when it cannot write the record, as on a
+// full disk.
 type mounter struct {
 	opener
 	binder
@@ -88,11 +89,12 @@ func newRecord(m *Mount) (record, error) {
 	return record{Key: layer, Source: source, Resolved: resolved, Parents: parents, ReadOnly: isReadOnly(source)}, err
 }
 
-// checkHides refuses a target where a binding would hide files that are still needed: HCS could not
-// find the layer or its parents, other processes not the table, Unmount not a target below.
+// checkHides refuses a target where a binding would hide files that are needed. Otherwise HCS could not
+// find the layer or its parents, other processes could not find the table, and Unmount could not find a
+// target below.
 func (mt *mounter) checkHides(r *record, at *target) error {
 	for _, path := range append([]string{r.Resolved, mt.table.dir}, r.Parents...) {
-		path, covered := bareLink(path), bareLink(at.Resolved)
+		path, covered := barePath(path), barePath(at.Resolved)
 		if isIn(path, covered) || isIn(covered, path) {
 			return errors.Errorf("failed to mount at %s: it would hide files of %s", at.Path, path)
 		}
@@ -111,20 +113,20 @@ func (mt *mounter) checkHides(r *record, at *target) error {
 // record. A live mount is refused.
 func (mt *mounter) clearTarget(e *entry, at *target) error {
 	// A binding is not looked up in the list: it may be listed by another name.
-	there := at.Bound == mt.boot && !isGone(at.Resolved)
+	isPresent := at.Bound == mt.boot && !isGone(at.Resolved)
 	if at.Bound == "" {
 		var err error
-		if there, err = at.isLinked(&e.record); err != nil {
+		if isPresent, err = at.isLinked(&e.record); err != nil {
 			return err
 		}
 	}
-	if there && at.Shown && mt.isOpen(&e.record) {
+	if isPresent && at.Shown && mt.isOpen(&e.record) {
 		return errors.Wrapf(os.ErrExist, "failed to mount at %s: it shows layer %s", at.Path, e.Source)
 	}
 	return mt.unmountFrom(e, at)
 }
 
-// checkTarget refuses a target that is in use.
+// checkTarget refuses a target that is in use, and fills in what is there.
 func (mt *mounter) checkTarget(at *target) error {
 	err := mt.table.pause.whileBusy(at.inspect)
 	if err == nil && at.Bound != "" && !at.Made {
@@ -166,7 +168,7 @@ func (mt *mounter) openAndShow(ctx context.Context, r record, at target) error {
 		}
 		err = e.save(true)
 	}
-	added := e.target(at.Key)
+	added := e.targetAt(at.Key)
 	if err == nil {
 		err = mt.showAt(e, added)
 	} else if added.Bound != "" {
@@ -196,7 +198,7 @@ func (mt *mounter) openEntry(layer key, at *target) (*entry, error) {
 	if e.isShown() && mt.isOpen(&e.record) {
 		return e, nil
 	}
-	// It is half open, or of before a restart, or other code has closed it.
+	// It is half open, or was opened before a restart, or other code has closed it.
 	if err := mt.unmountFrom(e, nil); err != nil {
 		return nil, err
 	}
@@ -225,7 +227,8 @@ func (mt *mounter) unmountAll(path string) error {
 	}
 }
 
-// unmount unmounts a path, a target or the directory of a layer, and reports whether it was a target.
+// unmount unmounts what is at path, which is a target or the directory of a layer, and reports whether it
+// was a target.
 func (mt *mounter) unmount(path string) (wasTarget bool, err error) {
 	if path == "" {
 		return false, nil
@@ -245,12 +248,12 @@ func (mt *mounter) unmount(path string) (wasTarget bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if exists, err := mt.table.exists(); err != nil || !exists && !isLayer(path) {
+	if exists, err := mt.table.holdIfThere(); err != nil || !exists && !isLayer(path) {
 		return false, err
 	}
 	if layer != at.Key {
-		// The path is a link. A Mount that runs now may be making it, to a layer that other
-		// targets show as well. It has the lock of its target until it is done.
+		// The path is a link. A Mount may be making it at this instant, to a layer that has other
+		// targets. That Mount holds the lock of the target until it is done.
 		unlock, err := mt.table.lockTarget(at.Key)
 		if err != nil {
 			return false, err
@@ -268,15 +271,15 @@ func (mt *mounter) unmount(path string) (wasTarget bool, err error) {
 
 // unmountTarget unmounts the mount at a target, and reports whether there was one.
 func (mt *mounter) unmountTarget(target key) (wasTarget bool, err error) {
-	if exists, err := mt.table.exists(); !exists || err != nil {
+	if exists, err := mt.table.holdIfThere(); !exists || err != nil {
 		return false, err
 	}
 	wasTarget, err = mt.withEntry(target, mt.unmountFrom)
 	if wasTarget || err != nil || isGone(mt.table.indexPath(target)) {
 		return wasTarget, err
 	}
-	// The file of the index has no content: the power failed or its process was killed, unless a
-	// Mount is writing it at this instant. That has the lock.
+	// The file of the index has no content, because the power failed or its process was killed, or
+	// because a Mount is writing it at this instant. Such a Mount holds the lock.
 	unlock, err := mt.table.lockTarget(target)
 	if err != nil {
 		return false, err
@@ -306,7 +309,7 @@ func (mt *mounter) withEntry(target key, do func(e *entry, at *target) error) (f
 	e, err := mt.table.entry(layer)
 	if err == nil {
 		defer e.close()
-		if at := e.target(target); at != nil {
+		if at := e.targetAt(target); at != nil {
 			return true, do(e, at)
 		}
 	} else if errors.Is(err, os.ErrNotExist) {
@@ -350,20 +353,20 @@ func (mt *mounter) unmountSource(path string, layer key) error {
 	return mt.table.sweep(layer)
 }
 
-// unmountFrom takes the layer of an entry away from one of its targets, or from all of them when one
-// is nil. It closes the layer with the last target that shows it. After a failure the record stays,
-// so that it can be repeated.
-func (mt *mounter) unmountFrom(e *entry, one *target) error {
+// unmountFrom takes the layer of an entry away from one of its targets, or from all of them when only
+// is nil. It closes the layer with the last target that shows it. After a failure the record stays, so that
+// the unmount can be repeated.
+func (mt *mounter) unmountFrom(e *entry, only *target) error {
 	defer e.close()
 	// If the volume is gone, other code has closed the layer, and may have opened it again.
 	isOurs := e.Boot == mt.boot && (!e.isShown() || mt.isOpen(&e.record))
-	rest := record{Targets: slices.DeleteFunc(slices.Clone(e.Targets), func(at target) bool { return one == nil || at.Key == one.Key })}
+	rest := record{Targets: slices.DeleteFunc(slices.Clone(e.Targets), func(at target) bool { return only == nil || at.Key == only.Key })}
 	if !isOurs || !rest.isShown() {
 		rest.Targets = nil // those of mounts that were killed go with the last one
 	}
 	var leaving []*target
 	for i := range e.Targets {
-		if at := &e.Targets[i]; rest.target(at.Key) == nil {
+		if at := &e.Targets[i]; rest.targetAt(at.Key) == nil {
 			leaving = append(leaving, at)
 		}
 	}
@@ -391,8 +394,8 @@ func (mt *mounter) unmountFrom(e *entry, one *target) error {
 
 // hideAll hides the layer at several targets.
 func (mt *mounter) hideAll(e *entry, targets []*target) error {
-	// First it goes on record which targets are about to change, and where the link is gone already:
-	// such a target keeps what somebody has put there.
+	// First it goes on record which targets are about to change, and at which of them the link is gone
+	// already. There, what somebody else has put stays.
 	for _, at := range targets {
 		if at.Shown && at.Linked && at.Replaced {
 			linked, err := at.isLinked(&e.record)
@@ -413,7 +416,7 @@ func (mt *mounter) hideAll(e *entry, targets []*target) error {
 	return stderrors.Join(errs...)
 }
 
-// hide takes the layer away from a target, at which is then what was there before.
+// hide takes the layer away from a target and restores what was there before.
 func (mt *mounter) hide(r *record, at *target) error {
 	if at.Bound == "" {
 		return mt.table.pause.whileBusy(func() error { return at.unlink(r) })

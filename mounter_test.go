@@ -701,7 +701,7 @@ func TestARecordThatCannotBeWrittenLeavesNoLayerOpen(t *testing.T) {
 	layer := func(h *host) string { return h.table.layerPath(keyOf(h.path("layers", "2"))) }
 	target := func(h *host) string { return h.table.indexPath(keyOf(h.target("a"))) }
 	for name, inTheWay := range map[string]func(h *host) string{
-		"layer": func(h *host) string { return layer(h) + newSuffix },
+		"layer": func(h *host) string { return layer(h) + unfinishedSuffix },
 		"index": target,
 		"table": func(h *host) string { return h.path("table", "other") },
 	} {
@@ -738,7 +738,7 @@ func TestARecordThatCannotBeWrittenLeavesNoLayerOpen(t *testing.T) {
 		h := newHost(t)
 		m := h.scratch("2")
 		m.Options = []string{ParentLayerPathsFlag + listOf(manyParents(1000))} // longer than maxSize
-		inTheWay := layer(h) + newSuffix
+		inTheWay := layer(h) + unfinishedSuffix
 		h.model.Before = func(call hcsmodel.Call, _ string) error {
 			if call == hcsmodel.Prepare {
 				h.write(filepath.Join(inTheWay, "in the way"), "")
@@ -760,7 +760,7 @@ func TestARecordThatCannotBeWrittenLeavesNoLayerOpen(t *testing.T) {
 		m := h.scratch("2")
 		m.Options = []string{ParentLayerPathsFlag + listOf(manyParents(1000))}
 		h.mustMount(m, h.target("b"))
-		inTheWay := layer(h) + newSuffix
+		inTheWay := layer(h) + unfinishedSuffix
 		h.write(filepath.Join(inTheWay, "in the way"), "")
 		wantError(t, h.mount(m, h.mkdir(h.target("a"))), "failed to record layer "+m.Source)
 		h.wantAt(h.target("a"), "directory of []")

@@ -21,7 +21,7 @@ func lookup(mt *mounter, dir string) (Info, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return Info{}, err
 	}
-	if recorded := r.target(at.Key); recorded != nil && recorded.Shown && r.Boot == mt.boot {
+	if recorded := r.targetAt(at.Key); recorded != nil && recorded.Shown && r.Boot == mt.boot {
 		return r.info(recorded), nil
 	}
 	return Info{}, errors.WithStack(&os.PathError{Op: "look up mount", Path: dir, Err: os.ErrNotExist})
@@ -29,7 +29,7 @@ func lookup(mt *mounter, dir string) (Info, error) {
 
 // list returns every mount on record, and an error for what it cannot read.
 func list(mt *mounter) (infos []Info, err error) {
-	if exists, err := mt.table.exists(); !exists || err != nil {
+	if exists, err := mt.table.holdIfThere(); !exists || err != nil {
 		return nil, err
 	}
 	unread, err := mt.table.each(func(r record) {

@@ -60,9 +60,9 @@ func checkSource(source string) error {
 	return errors.WithMessage(err, "invalid layer source")
 }
 
-// checkID refuses a path without a layer's ID. HCS takes the last element as the ID and the rest as the
-// directory of all layers, on which it would act without an ID. hcsshim takes the ID of a parent, too
-// (internal/wclayer, LayerID).
+// checkID refuses a path without a layer's ID. HCS takes the last element of a path as the ID and the rest
+// as the directory of all layers. Without an ID it would act on that directory. hcsshim makes the ID of a
+// parent in the same way (internal/wclayer, LayerID).
 func checkID(path string) error {
 	rest := path[len(windowsVolume(path)):]
 	if rest == "" || len(rest) == 1 && isSeparator(rest[0]) {
@@ -114,7 +114,8 @@ func isDevice(name string) bool {
 
 // absolute returns path made absolute and clean.
 func absolute(path string) (string, error) {
-	// On Windows filepath.Abs drops what Windows drops, and then it is too late.
+	// This comes first: on Windows filepath.Abs drops dots and spaces at the end of a name, and the
+	// checks would not see them.
 	err := checkText(path)
 	if err == nil {
 		err = checkElements(path)

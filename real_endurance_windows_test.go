@@ -16,14 +16,16 @@ import (
 	"github.com/Microsoft/hcsshim"
 )
 
-// The tests here are for the real HCS, for which they take long. In the simulation they run a few
-// rounds, which shows that they would notice what they are to notice.
+// The tests here are for the real HCS. There they run for hours when endurance is in the environment.
+// Elsewhere they run a few rounds, which shows that they would notice what they are to notice.
 
-// rounds returns how many rounds a test runs.
-func rounds(real, simulated int) int {
-	n := real
-	if os.Getenv(simDir) != "" {
-		n = simulated
+const endurance = "MOUNT_TEST_ENDURANCE"
+
+// rounds returns how many rounds a test runs: all of them, or few.
+func rounds(all, few int) int {
+	n := few
+	if os.Getenv(endurance) != "" {
+		n = all
 	}
 	if testing.Short() {
 		n = (n + 9) / 10

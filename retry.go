@@ -9,7 +9,7 @@ import (
 // attempts and attemptPause are those of hcsshim's own runtime (internal/layers/wcow_mount.go).
 const attempts, attemptPause = 5, 100 * time.Millisecond
 
-// pauser waits before the next attempt, or until ctx ends.
+// pauser waits until it is time for the next attempt. It returns an error if ctx ends first.
 type pauser func(ctx context.Context) error
 
 // retry runs try until it succeeds, fails with an error that is not transient, or has failed five

@@ -22,9 +22,9 @@ import (
 //
 // The record of a layer is the truth, and is durable before HCS is asked to open the layer. It is
 // changed under the lock of the layer and read without one. The files under targets are an index
-// to the records, which proves nothing by itself: a file whose layer has no such target, or that has
-// lost its content in a power failure, is ignored. It is made before the record names the target,
-// and removed after the record no longer does.
+// to the records, which proves nothing by itself. One whose layer has no such target is removed; for
+// one that has lost its content in a power failure, all records are searched. An index is made before
+// the record names the target, and removed after the record no longer does.
 type table struct {
 	dir   string
 	pause pauser
@@ -36,15 +36,16 @@ type table struct {
 func (t *table) layerPath(k key) string { return filepath.Join(t.dir, "layers", string(k)) }
 func (t *table) indexPath(k key) string { return filepath.Join(t.dir, "targets", string(k)) }
 
-// newSuffix ends the name of a record's file until it is whole.
-const newSuffix = ".new"
+// unfinishedSuffix ends the name of a record's file until it is written.
+const unfinishedSuffix = ".new"
 
-// errUntrusted matches the error of a file that belongs to a user whom the table does not trust.
+// errUntrusted is found, by errors.Is, in the error of a file that belongs to a user whom the table does
+// not trust.
 var errUntrusted = errors.WithMessage(os.ErrPermission, "it cannot be trusted")
 
-// hold makes the table, or makes sure that the directory there can be believed, and holds it open,
-// so that no other directory can take its place. A directory that an untrusted user made there in
-// advance is moved aside.
+// hold makes the table, or makes sure that the directory there can be trusted, and holds it open, so
+// that no other directory can take its place. A directory that an untrusted user made there in advance
+// is moved aside.
 func (t *table) hold() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -70,8 +71,9 @@ func (t *table) hold() error {
 	return fmt.Errorf("%w, and cannot be moved aside: %w", err, moveErr)
 }
 
-// exists reports whether there is a table, and holds it. Without a table nothing is mounted.
-func (t *table) exists() (bool, error) {
+// holdIfThere holds the table if there is one, and reports whether there is. Without a table nothing is
+// mounted.
+func (t *table) holdIfThere() (bool, error) {
 	if _, err := os.Lstat(t.dir); errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -79,16 +81,16 @@ func (t *table) exists() (bool, error) {
 	return err == nil, err
 }
 
-// checkContent refuses a directory that holds anything but a table: holdDir would rewrite the access
-// list of the directory.
+// checkContent refuses a directory that holds anything but a table, because holdDir would rewrite its
+// access list.
 func checkContent(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		if !slices.Contains([]string{"layers", "targets", "lock"}, entry.Name()) {
-			return errors.Errorf("%s holds %q and is not for a mount table alone", dir, entry.Name())
+	for _, file := range entries {
+		if !slices.Contains([]string{"layers", "targets", "lock"}, file.Name()) {
+			return errors.Errorf("%s holds %q and is not for a mount table alone", dir, file.Name())
 		}
 	}
 	return nil
@@ -101,7 +103,8 @@ func (t *table) lockTarget(target key) (unlock func(), err error) {
 	return t.lock("t" + string(target))
 }
 
-// lockLayer is lockTarget for a layer: for its record, its targets and the calls of HCS for it.
+// lockLayer does for a layer what lockTarget does for a target. Its holder alone may change the record
+// and the targets of the layer, and call HCS for it.
 func (t *table) lockLayer(layer key) (unlock func(), err error) {
 	return t.lock("l" + string(layer))
 }
@@ -124,7 +127,8 @@ func (t *table) lock(name string) (unlock func(), err error) {
 }
 
 // layerAt returns the key of the layer that the index has for a target. The error matches
-// os.ErrNotExist when the target is not in the index, or no layer has the target.
+// os.ErrNotExist when the target is not in the index, or when its file there is empty and no record has
+// the target.
 func (t *table) layerAt(target key) (layer key, err error) {
 	file, data, err := t.readFile(t.indexPath(target))
 	if err != nil {
@@ -137,7 +141,7 @@ func (t *table) layerAt(target key) (layer key, err error) {
 	// A power failure may have left the file without its content.
 	layer = ""
 	unread, err := t.each(func(r record) {
-		if r.target(target) != nil {
+		if r.targetAt(target) != nil {
 			layer = r.Key
 		}
 	})
@@ -197,7 +201,7 @@ func (t *table) read(layer key) (record, error) {
 // recordAt returns the record of the layer that the index has for a target. The error matches
 // os.ErrNotExist when there is none.
 func (t *table) recordAt(target key) (record, error) {
-	if exists, err := t.exists(); err != nil {
+	if exists, err := t.holdIfThere(); err != nil {
 		return record{}, err
 	} else if !exists {
 		return record{}, errors.WithStack(os.ErrNotExist)
@@ -219,11 +223,11 @@ func (t *table) each(f func(record)) (unread []error, err error) {
 	if err != nil {
 		return nil, errors.Wrap(err, "mount table")
 	}
-	for _, entry := range entries {
-		if strings.HasSuffix(entry.Name(), newSuffix) {
+	for _, file := range entries {
+		if strings.HasSuffix(file.Name(), unfinishedSuffix) {
 			continue // it is being written, or its process was killed
 		}
-		r, err := t.read(key(entry.Name()))
+		r, err := t.read(key(file.Name()))
 		switch {
 		case err == nil:
 			f(r)
@@ -241,7 +245,7 @@ func (t *table) below(dir string) (targets []target, unread []error, err error) 
 	if err != nil {
 		return nil, nil, errors.WithMessage(err, "failed to look for mounts")
 	}
-	if exists, err := t.exists(); !exists || err != nil {
+	if exists, err := t.holdIfThere(); !exists || err != nil {
 		return nil, nil, err
 	}
 	resolved, folded, _, err := canonical(dir)
@@ -251,7 +255,7 @@ func (t *table) below(dir string) (targets []target, unread []error, err error) 
 	unread, err = t.each(func(r record) {
 		for _, at := range r.Targets {
 			below := isBelow(at.Resolved, resolved) || folded != resolved && isBelow(foldCase(at.Resolved), folded)
-			if !below && isBelow(foldCase(at.Path), foldCase(dir)) { // in the volume of a layer that is shown there
+			if !below && isBelow(foldCase(at.Path), foldCase(dir)) { // perhaps in the volume of a layer that is shown below dir
 				now, err := newTarget(at.Path)
 				below = err == nil && now.Key == at.Key
 			}
@@ -286,7 +290,7 @@ func (t *table) openFile(path string, create bool) (file *os.File, err error) {
 }
 
 // sweep removes the unfinished file of a record, which its writer left when it was killed.
-func (t *table) sweep(layer key) error { return t.remove(t.layerPath(layer) + newSuffix) }
+func (t *table) sweep(layer key) error { return t.remove(t.layerPath(layer) + unfinishedSuffix) }
 
 // remove removes a file of the table, if it is there.
 func (t *table) remove(path string) error {

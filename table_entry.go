@@ -7,7 +7,7 @@ import (
 	"github.com/pkg/errors"
 )
 
-// entry is the record of a layer with its file. Only the holder of the layer's lock has one.
+// entry is the record of a layer with its file. Only the holder of the layer's lock may save or drop it.
 type entry struct {
 	record
 	table *table
@@ -15,12 +15,12 @@ type entry struct {
 	size  int64 // of the whole lines in the file
 }
 
-// maxSize is the size beyond which a file is rewritten and not appended to. The file of a base layer
-// gets there that is mounted at one target after another for as long as the system runs.
+// maxSize is the size beyond which a file is rewritten and not appended to. That of a base layer reaches
+// it when the layer is mounted at one target after another for as long as the system runs.
 const maxSize = 1 << 16
 
-// save writes the record as it is now to the table. It must be durable when something that outlives
-// a power failure, such as a link, depends on it.
+// save writes the record as it is now to the table. Durable must be set when something that outlives a
+// power failure, such as a link, depends on the record.
 func (e *entry) save(durable bool) error {
 	err := e.append(durable)
 	return errors.Wrapf(err, "mount table: failed to record layer %s", e.Source)
@@ -40,14 +40,14 @@ func (e *entry) append(durable bool) error {
 	return err
 }
 
-// write replaces the file, durably, by one that holds nothing but the record. After a failure the old
+// write replaces the file, durably, with one that holds nothing but the record. After a failure the old
 // file is as it was.
 func (e *entry) write() error {
 	path, data := e.table.layerPath(e.Key), e.encode()
 	if err := e.table.sweep(e.Key); err != nil {
 		return err
 	}
-	file, err := e.table.openFile(path+newSuffix, true)
+	file, err := e.table.openFile(path+unfinishedSuffix, true)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (e *entry) write() error {
 	}
 	e.close() // a file that is open cannot be replaced
 	if err == nil {
-		err = e.table.pause.whileBusy(func() error { return moveDurably(path+newSuffix, path) })
+		err = e.table.pause.whileBusy(func() error { return moveDurably(path+unfinishedSuffix, path) })
 	}
 	if err != nil {
 		return stderrors.Join(err, file.Close())
@@ -71,7 +71,7 @@ func (e *entry) drop() error {
 	e.close()
 	err := e.table.remove(e.table.layerPath(e.Key))
 	if err != nil {
-		return stderrors.Join(err, e.save(false)) // so that the record says that the layer is closed
+		return stderrors.Join(err, e.save(false)) // for Unmount, with Boot as it is now
 	}
 	err = e.table.sweep(e.Key)
 	for i := 0; i < len(e.Targets) && err == nil; i++ {

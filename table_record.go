@@ -17,7 +17,7 @@ import (
 // record is what the table knows of a layer: what it is, and where it is shown.
 type record struct {
 	// Boot is the start of the system in which the layer was opened (see bootID). In a later
-	// one the layer is closed: HCS forgets all layers when Windows ends. An empty Boot means that
+	// one the layer is closed: HCS forgets all layers when Windows shuts down. An empty Boot means that
 	// the layer is closed already, as when Unmount could not remove the record after closing it.
 	Boot string `json:"boot"`
 	// Key is the key of Source at the time of the Mount. The same path has another key once the
@@ -44,8 +44,8 @@ func (r *record) isShown() bool {
 	return slices.ContainsFunc(r.Targets, func(at target) bool { return at.Shown })
 }
 
-// target returns the target with that key, or nil.
-func (r *record) target(k key) *target {
+// targetAt returns the target with that key, or nil.
+func (r *record) targetAt(k key) *target {
 	if i := slices.IndexFunc(r.Targets, func(at target) bool { return at.Key == k }); i >= 0 {
 		return &r.Targets[i]
 	}
@@ -64,8 +64,8 @@ func (r *record) destination() string {
 	return r.Volume + string(filepath.Separator)
 }
 
-// isSource reports whether a path that the bind filter gives is what is bound of the layer. Volumes
-// are not compared by their serial numbers: scratch disks are copies of one another.
+// isSource reports whether a path, as the bind filter lists it, is the source of a binding of the layer.
+// Volumes are not compared by their serial numbers: scratch disks are copies of one another.
 func (r *record) isSource(path string) bool {
 	if sameLink(path, r.destination()) {
 		return true
@@ -99,7 +99,8 @@ func (k key) valid() bool {
 	return len(k) == 32 && strings.Trim(string(k), "0123456789abcdef") == ""
 }
 
-// The file of a record has a line for each state that the record has been in. The last line counts:
+// The file of a record has a line for each state that the record has been in. The last whole line with
+// the right checksum counts:
 //
 //	1.0 8a3c6c2e {"boot":"…","key":"…",…}
 //
@@ -110,7 +111,7 @@ func (k key) valid() bool {
 // before the dot.
 const recordVersion = "1.0"
 
-// errDamaged matches the error of a file that is not what this package writes.
+// errDamaged is found, by errors.Is, in the error of a file that is not what this package writes.
 var errDamaged = errors.New("damaged file")
 
 func (r *record) encode() []byte {

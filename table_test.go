@@ -164,7 +164,7 @@ func TestAFileThatHasGrownLongIsWrittenAnew(t *testing.T) {
 	if shrank == 0 || shrank > 10 {
 		t.Errorf("written anew %d times", shrank)
 	}
-	h.wantAt(path+newSuffix, "nothing")
+	h.wantAt(path+unfinishedSuffix, "nothing")
 	if r := h.record(h.target("a")); len(r.Targets) != 1 || !r.isShown() {
 		t.Errorf("record %+v", r)
 	}
@@ -531,7 +531,7 @@ func TestWhatTheKilledWriterOfARecordLeftIsSweptAway(t *testing.T) {
 			"target": func(h *host, m *Mount) { h.mustUnmount(h.target("a")) },
 			"source": func(h *host, m *Mount) {
 				h.mustUnmount(m.Source)
-				h.wantAt(h.table.layerPath(keyOf(m.Source))+newSuffix, "nothing")
+				h.wantAt(h.table.layerPath(keyOf(m.Source))+unfinishedSuffix, "nothing")
 				h.mustUnmount(h.target("a"))
 			},
 			"mount": func(h *host, m *Mount) {
@@ -555,7 +555,7 @@ func TestWhatTheKilledWriterOfARecordLeftIsSweptAway(t *testing.T) {
 				if err := stderrors.Join(h.table.hold(), h.table.addIndex(h.key(h.target("a")), keyOf(m.Source))); err != nil {
 					t.Fatal(err)
 				}
-				h.write(h.table.layerPath(keyOf(m.Source))+newSuffix, left)
+				h.write(h.table.layerPath(keyOf(m.Source))+unfinishedSuffix, left)
 				infos, err := h.list()
 				if err != nil || len(infos) != 0 {
 					t.Errorf("List = %+v, %v", infos, err)
@@ -575,7 +575,7 @@ func TestWhatTheKilledWriterOfALongFileLeftIsSweptAway(t *testing.T) {
 			m.Options = []string{ParentLayerPathsFlag + listOf(manyParents(1000))}
 			h.mustMount(m, h.target("a"))
 			path := h.layerFile(h.target("a"))
-			h.write(path+newSuffix, "torn")
+			h.write(path+unfinishedSuffix, "torn")
 			switch by {
 			case "target":
 				h.mustUnmount(h.target("a"))

@@ -18,7 +18,7 @@ import (
 type heldDir struct{ dir, locks *os.File }
 
 // holdDir makes the directory of the table and its content, or makes sure that what is there can be
-// believed: anybody may make directories in %ProgramData%.
+// trusted: anybody may make directories in %ProgramData%.
 func holdDir(dir string) (*heldDir, error) {
 	held, err := openPrivateDir(dir)
 	if errors.Is(err, os.ErrPermission) { // an untrusted owner can keep everybody else from opening it
@@ -176,8 +176,8 @@ func moveDurably(from, to string) error {
 	})
 }
 
-// lock locks one byte of the file of locks, for which Windows needs no byte to be there. Other names lock
-// other bytes, so that one file serves all of them. Windows drops the lock of a process that dies.
+// lock locks one byte of the file of locks, which may lie beyond the end of the file. Each name has a byte
+// of its own, so that one file serves all of them. Windows drops the lock of a process that dies.
 func (h *heldDir) lock(name string) (unlock func(), err error) {
 	sum := sha256.Sum256([]byte(name))
 	offset := binary.LittleEndian.Uint64(sum[:]) >> 1 // a file has 63 bits of them

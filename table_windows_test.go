@@ -247,8 +247,8 @@ func TestWhatAScannerHasOpenIsTriedAgain(t *testing.T) {
 	}{
 		{"read a layer file", layerFile, 0, func(s *scanned) error { _, err := s.mt.table.read(s.e.Key); return err }},
 		{"write a layer file anew", layerFile, readable, writeAnew},
-		{"write over what a killed process left", func(s *scanned) string { return layerFile(s) + newSuffix }, 0, writeAnew},
-		{"sweep what a killed process left", func(s *scanned) string { return layerFile(s) + newSuffix }, readable, func(s *scanned) error { return s.mt.table.sweep(s.e.Key) }},
+		{"write over what a killed process left", func(s *scanned) string { return layerFile(s) + unfinishedSuffix }, 0, writeAnew},
+		{"sweep what a killed process left", func(s *scanned) string { return layerFile(s) + unfinishedSuffix }, readable, func(s *scanned) error { return s.mt.table.sweep(s.e.Key) }},
 		{"drop a layer file", layerFile, readable, dropEntry},
 		{"drop an index", indexFile, readable, dropEntry},
 		{"read an index", indexFile, 0, func(s *scanned) error { _, err := s.mt.table.layerAt(s.at.Key); return err }},
@@ -324,7 +324,7 @@ func newScanned(t *testing.T) *scanned {
 	mt, layer, dir := newBaseHost(t)
 	s := &scanned{mt: mt, layer: layer, at: target{Path: filepath.Join(dir, "target"), Key: keyOf("target")}}
 	s.e = &entry{record: record{Key: keyOf("other"), Source: filepath.Join(dir, "other"), Targets: []target{s.at}}, table: mt.table}
-	for _, err := range []error{s.e.write(), mt.table.addIndex(s.at.Key, s.e.Key), os.WriteFile(layerFile(s)+newSuffix, nil, 0o666)} {
+	for _, err := range []error{s.e.write(), mt.table.addIndex(s.at.Key, s.e.Key), os.WriteFile(layerFile(s)+unfinishedSuffix, nil, 0o666)} {
 		if err != nil {
 			t.Fatal(err)
 		}

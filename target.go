@@ -16,13 +16,14 @@ type target struct {
 	Resolved string `json:"resolved"`
 	Key      key    `json:"key"`
 	// Bound is the start of the system in which the layer was bound to the target, and "" where
-	// a link shows it. Windows forgets a binding when it ends. See also neverBound.
+	// a link shows it. Windows forgets bindings when it shuts down. See also neverBound.
 	Bound string `json:"bound,omitempty"`
-	// Made is set when the directory was made for the binding, and goes with it.
+	// Made is set when the target was absent, and Mount makes its directory for the binding. Unmount
+	// removes the directory.
 	Made bool `json:"made,omitempty"`
 	// ReadOnly is set when the bind filter refuses to write through the target.
 	ReadOnly bool `json:"readOnly,omitempty"`
-	// Replaced is set when the link took the place of an empty directory.
+	// Replaced is set when the target was an empty directory, whose place the link takes.
 	Replaced bool `json:"replaced,omitempty"`
 	// Linked is set when the link was there at the end of Mount. If it is missing later, somebody
 	// has removed it, and Unmount does not put the directory back.

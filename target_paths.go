@@ -12,8 +12,8 @@ func newTarget(path string) (target, error) {
 	name := filepath.Base(path)
 	final, folded, _, err := finalPath(path, false)
 	if err == nil && !sameLink(final, path) {
-		// The directory that it is in is reached through a link, or has an 8.3 name. Or final is
-		// the path of what is bound there, should the bind filter show that.
+		// The directory that it is in is reached through a link, or has an 8.3 name. Or the bind
+		// filter has given away the path of what is bound here.
 		var parent string
 		if parent, _, _, err = canonical(filepath.Dir(path)); err == nil && !sameLink(filepath.Dir(final), parent) {
 			err = os.ErrNotExist
@@ -33,7 +33,8 @@ func newTarget(path string) (target, error) {
 	return at, checkPath(at.Path)
 }
 
-// resolveSource returns the directory of a layer without links, drives and 8.3 names, and its key.
+// resolveSource returns the directory of a layer without links, substituted drives and 8.3 names, and its
+// key.
 // A link to the directory has the key of the directory.
 func resolveSource(path string) (resolved string, layer key, err error) {
 	resolved, folded, _, err := canonical(path)

@@ -34,13 +34,13 @@ func decodeSymlink(data []byte) (string, error) {
 	return string(utf16.Decode(name)), nil
 }
 
-// sameWindowsLink reports whether two texts lead to the same place. Windows stores what was
-// `\\?\` or nothing before a drive as `\??\`, and `\\` before a share as `\??\UNC\`.
+// sameWindowsLink reports whether two texts lead to the same place. Windows stores `C:\x` and `\\?\C:\x`
+// as `\??\C:\x`, and `\\server\share` as `\??\UNC\server\share`.
 func sameWindowsLink(a, b string) bool {
-	return strings.EqualFold(bareLink(a), bareLink(b))
+	return strings.EqualFold(barePath(a), barePath(b))
 }
 
-func bareLink(text string) string {
+func barePath(text string) string {
 	text = strings.TrimPrefix(strings.TrimPrefix(text, `\??\`), `\\?\`)
 	if len(text) > 4 && strings.EqualFold(text[:4], `UNC\`) {
 		text = `\\` + text[4:]

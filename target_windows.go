@@ -29,8 +29,8 @@ func makeLink(text, path string) error {
 
 // linkAccess lets everybody read a link, programs in app containers included, and only Administrators
 // and SYSTEM change it. The access that a link would inherit may be wider: below %ProgramData% users
-// may write the attributes of directories that others made, which is all it takes to turn a link
-// elsewhere ([MS-FSA] 2.1.5.10.37). The access list does not decide who may follow the link: Windows
+// may write the attributes of directories that others made, which is all it takes to redirect a link
+// ([MS-FSA] 2.1.5.10.37). The access list does not decide who may follow the link: Windows
 // checks that of a junction, and not that of a symbolic link (bugs.python.org/msg349970). If it did
 // check, reading is allowed.
 var linkAccess = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
@@ -79,7 +79,7 @@ func removeLink(path, text string) error {
 		if now, err := textOf(link); err != nil || !sameLink(now, text) {
 			return err
 		}
-		return remove(link)
+		return removeOpen(link)
 	})
 }
 
@@ -96,13 +96,13 @@ func removeDirWith(path string, flags uint32) error {
 		if err := checkDirectory(dir); err != nil {
 			return err
 		}
-		return remove(dir)
+		return removeOpen(dir)
 	})
 }
 
-// remove removes an open file. With POSIX semantics its name is free at once, even while a scanner has it
-// open. Windows Server 2016 has none, and there the name is free once all have closed the file.
-func remove(file windows.Handle) error {
+// removeOpen removes an open file. With POSIX semantics its name is free at once, even while a scanner has it
+// open. Windows Server 2016 does not support them: there the name is free once all have closed the file.
+func removeOpen(file windows.Handle) error {
 	flags := uint32(windows.FILE_DISPOSITION_DELETE | windows.FILE_DISPOSITION_POSIX_SEMANTICS)
 	err := windows.SetFileInformationByHandle(file, windows.FileDispositionInfoEx, (*byte)(unsafe.Pointer(&flags)), uint32(unsafe.Sizeof(flags)))
 	if err != nil {
@@ -172,8 +172,8 @@ func nameOf(file windows.Handle, path string) (string, error) {
 
 // isBusy reports whether an error may come from another program, such as a scanner, that has a file open
 // for a moment. A removed file keeps its name until its last handle is closed, and until then access to
-// it is denied. So a caller without rights is told a little later that access is denied. The last code
-// is that of an access list that has grown while it was read.
+// it is denied. So a caller without rights gets that error only after all attempts. The last code is that
+// of an access list that has grown while it was read.
 func isBusy(err error) bool {
 	return isAny(err, windows.ERROR_SHARING_VIOLATION, windows.ERROR_ACCESS_DENIED, windows.ERROR_DELETE_PENDING,
 		windows.ERROR_INSUFFICIENT_BUFFER)

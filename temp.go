@@ -18,14 +18,13 @@ var tempMountLocation string
 // it again, also when f panics. A directory that cannot be unmounted is not removed, nor is anything in
 // it.
 //
-// The error has all that failed: mounting, f, unmounting and removing, each of which errors.Is can match.
+// The error joins all that failed: mounting, f, unmounting and removing, each of which errors.Is can match.
 // When ctx ends while it mounts, no call of HCS is retried. What is mounted is unmounted all the same.
 func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
 	return withMounter(func(mt *mounter) error { return withTempMount(ctx, mt, mounts, f) })
 }
 
-// WithReadonlyTempMount does what WithTempMount does with copies of the mounts that have the option "ro".
-// With [UseBindFilter] f cannot write to what it is shown; through a link it can.
+// WithReadonlyTempMount is WithTempMount with copies of the mounts, to each of which it adds "ro". With [UseBindFilter] f cannot write to what it is shown; through a link it can.
 func WithReadonlyTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
 	return WithTempMount(ctx, readonlyMounts(mounts), f)
 }

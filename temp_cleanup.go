@@ -42,13 +42,13 @@ func getTempLocation() string {
 }
 
 // CleanupTempMounts unmounts every mount below the location of temporary mounts and removes the directory
-// that was its target, as WithTempMount would have done had its process not been killed. A directory that
-// was no target itself stays. Mounts of running processes are unmounted as well: call it when a runtime
+// that was its target, which WithTempMount would have done if its process had not been killed. A directory
+// that was not itself a target stays. Mounts of running processes are unmounted as well: call it when a runtime
 // starts, with a location of its own. flags are not used.
 //
 // It returns an error for each mount that it could not unmount or remove, which is left to the next call,
-// and for each damaged file in the mount table. When the table cannot be read, it returns that as its
-// second result.
+// and for each damaged file in the mount table. When the table cannot be read, it returns that error as
+// its second result.
 func CleanupTempMounts(flags int) ([]error, error) {
 	mt, err := newMounter()
 	if err != nil {
@@ -78,7 +78,7 @@ func cleanupTempMounts(mt *mounter) ([]error, error) {
 
 // removeTemp removes a temporary directory, which is empty once it is unmounted. It does not use
 // os.RemoveAll, which would descend into a layer that could not be unmounted, nor os.Remove, which
-// would remove a link. A directory that is still on record is left to CleanupTempMounts: to remove
+// would remove a link. A directory that is still on record is left to CleanupTempMounts: removing
 // it could remove what is bound to it.
 func removeTemp(mt *mounter, root string) error {
 	at, err := newTarget(root)

@@ -397,7 +397,7 @@ func TestARecordThatIsBeingWrittenIsNoDamagedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, data := range []string{"", "1.0 8a3c"} {
-		path := h.table.layerPath(keyOf(data)) + newSuffix
+		path := h.table.layerPath(keyOf(data)) + unfinishedSuffix
 		h.write(path, data)
 		if failed, err := h.cleanupTempMounts(); err != nil || len(failed) != 0 {
 			t.Error(failed, err)

@@ -8,7 +8,7 @@ import (
 )
 
 // UnmountRecursive unmounts every mount whose target is mount or below it, the deepest first, and
-// then does what [UnmountAll] does for mount itself. It is nil for "", and flags are not used.
+// then does what [UnmountAll] does for mount itself. It returns nil for "". flags are not used.
 //
 // It reads the whole mount table, and waits for no Mount or Unmount of other layers. It goes on
 // after a failure and returns all errors, which are those of [Unmount]. Of the damaged files in the

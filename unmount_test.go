@@ -713,12 +713,12 @@ func TestALayerIsClosedWithTheLastTargetThatShowsIt(t *testing.T) {
 			m := h.scratch("2")
 			h.mustMount(m, h.target("a"))
 			h.mustMount(m, h.mkdir(h.target("b")))
-			h.change(h.target("b"), func(r *record) { r.target(h.key(h.target("b"))).Shown = false }) // as a Mount leaves it that is killed
+			h.change(h.target("b"), func(r *record) { r.targetAt(h.key(h.target("b"))).Shown = false }) // as a Mount leaves it that is killed
 			if by == "mount" {
 				h.mustUnmount(h.target("b"))
 				h.wantOpen("2")
 				h.mustMount(m, h.mkdir(h.target("c")))
-				h.change(h.target("c"), func(r *record) { r.target(h.key(h.target("c"))).Shown = false })
+				h.change(h.target("c"), func(r *record) { r.targetAt(h.key(h.target("c"))).Shown = false })
 				h.mustMount(h.scratch("3"), h.target("c"))
 				h.wantOpen("2", "3")
 				h.mustUnmount(h.target("c"))

@@ -59,7 +59,7 @@ const (
 	// request 5133).
 	NotActive syscall.Errno = 0x37
 	// NotPrepared is ERROR_FLT_INSTANCE_NOT_FOUND, which UnprepareLayer gives for
-	// a layer that is active and not prepared (containerd issue 5326).
+	// a layer that is active and not prepared (containerd pull request 5328).
 	NotPrepared syscall.Errno = 0x801f0015
 )
 

@@ -130,8 +130,8 @@ var Personalities = []Personality{
 	likelyBut("closed-0x15", func(p *Personality) { p.UnprepareClosed, p.DeactivateClosed = 0x15, 0x15 }),
 	likelyBut("closed-0x5", func(p *Personality) { p.UnprepareClosed, p.DeactivateClosed = 0x5, 0x5 }),
 	likelyBut("closed-0x490", func(p *Personality) { p.UnprepareClosed, p.DeactivateClosed = 0x490, 0x490 }),
-	// Success of UnprepareLayer is reported for some builds (containerd issue
-	// 5326), for a layer that is active.
+	// Success of UnprepareLayer is reported for some builds (containerd pull
+	// request 5328), for a layer that is active.
 	likelyBut("not-prepared-silent", func(p *Personality) { p.UnprepareActive = 0 }),
 	// Assumption: so it may be for one that is not.
 	likelyBut("closed-silent", func(p *Personality) { p.UnprepareClosed, p.UnprepareActive, p.DeactivateClosed = 0, 0, 0 }),

@@ -159,7 +159,7 @@ var mutants = []mutant{
 	{bug: "a timeout of Prepare is final", file: "layer_codes.go", run: "TransientError",
 		old: "append([]syscall.Errno{errorTimeout}, transient...)", new: "transient"},
 	{bug: "a volume that lingers after a close is taken for an open layer", file: "layer.go", run: "ForAnInstantAfterAClose",
-		old: "	isClosed := o.pause.until(ctx, func() bool {\n", new: "	isClosed := func(ask func() bool) bool { return ask() }(func() bool {\n"},
+		old: "	noVolume := o.pause.until(ctx, func() bool {\n", new: "	noVolume := func(ask func() bool) bool { return ask() }(func() bool {\n"},
 
 	// The files of the table.
 	{bug: "a line with another checksum counts", file: "table_record.go", run: "AnotherChecksum",
@@ -210,7 +210,7 @@ var mutants = []mutant{
 	{bug: "a directory that was made stays", file: "mounter.go", run: "RemovedAgain",
 		old: "	if !at.Made {\n		return nil\n	}\n", new: "	if at.Made {\n		return nil\n	}\n"},
 	{bug: "a live binding is mounted over", file: "mounter.go", run: "ALiveBinding",
-		old: "	there := at.Bound == mt.boot && ", new: "	there := false && "},
+		old: "	isPresent := at.Bound == mt.boot && ", new: "	isPresent := false && "},
 	{bug: "a binding is not tried again while its volume is late", file: "binding.go", run: "IsLateForTheBindFilter",
 		old: "	err := b.pause.retry(context.Background(), isLate, func", new: "	_ = isLate\n	err := b.pause.retry(context.Background(), isBusy, func"},
 	{bug: "the directory of a binding is not made on the disk again", file: "binding.go", run: "WhoseDirectoryWasRemoved",
