@@ -358,6 +358,41 @@ func TestALayerWhoseVolumeHasGoneIsClosedWhateverHCSSays(t *testing.T) {
 	}
 }
 
+func TestALayerIsClosedOnceItsVolumeHasGoneThoughHCSRefuses(t *testing.T) {
+	for _, code := range []syscall.Errno{errorNotReady, errorSharingViolation, 5, errorGenFailure} {
+		h := newHost(t)
+		h.mustMount(h.scratch("2"), h.target("a"))
+		volume, refusals := h.record(h.target("a")).Volume, 0
+		h.model.Before = func(call hcsmodel.Call, _ string) error {
+			if call != hcsmodel.Deactivate {
+				return nil
+			}
+			if refusals++; refusals == 1 {
+				return stderrors.Join(os.Rename(volume, h.path("volumes", "gone")), code)
+			}
+			return code
+		}
+		h.mustUnmount(h.target("a"))
+		if refusals != 1 {
+			t.Errorf("%v: %d calls of DeactivateLayer, want 1", code, refusals)
+		}
+		h.wantClosed()
+	}
+}
+
+func TestALayerThatOtherCodeHasClosedIsOpenedAgain(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	h.mustMount(m, h.target("a"))
+	if err := stderrors.Join(h.model.UnprepareLayer(m.Source), h.model.DeactivateLayer(m.Source)); err != nil {
+		t.Fatal(err)
+	}
+	h.mustMount(m, h.target("b"))
+	h.wantOpen("2")
+	h.mustUnmount(h.target("b"))
+	h.wantClosed()
+}
+
 func TestUnmountRefusesAPathThatIsMalformed(t *testing.T) {
 	wantError(t, newHost(t).unmount("a\x00b"), "failed to unmount")
 }
