@@ -358,6 +358,19 @@ func TestALayerWhoseVolumeHasGoneIsClosedWhateverHCSSays(t *testing.T) {
 	}
 }
 
+func TestTheLinkIsGoneBeforeTheLayerIsClosed(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.model.Before = func(call hcsmodel.Call, _ string) error {
+		if call == hcsmodel.Unprepare || call == hcsmodel.Deactivate {
+			h.wantAt(h.target("a"), "nothing")
+		}
+		return nil
+	}
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
 func TestALayerIsClosedOnceItsVolumeHasGoneThoughHCSRefuses(t *testing.T) {
 	for _, code := range []syscall.Errno{errorNotReady, errorSharingViolation, 5, errorGenFailure} {
 		h := newHost(t)

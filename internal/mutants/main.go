@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -42,12 +43,33 @@ func main() {
 }
 
 func checkAll(chosen []mutant) error {
+	tests, err := testNames()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, m := range chosen {
 		_, _, err := m.change(".")
+		name, _, _ := strings.Cut(m.run, "/") // what follows is a subtest's
+		if err == nil && !slices.ContainsFunc(tests, regexp.MustCompile(name).MatchString) {
+			err = fmt.Errorf("%s: no test has a name like %s", m.bug, m.run)
+		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// testNames returns the names of the package's tests, those for other systems included.
+func testNames() (names []string, err error) {
+	files, err := filepath.Glob("*_test.go")
+	for _, file := range files {
+		text, readErr := os.ReadFile(file)
+		err = errors.Join(err, readErr)
+		for _, match := range regexp.MustCompile(`(?m)^func (Test\w+)`).FindAllSubmatch(text, -1) {
+			names = append(names, string(match[1]))
+		}
+	}
+	return names, err
 }
 
 func tryAll(chosen []mutant) error {
