@@ -406,6 +406,20 @@ func TestALayerThatOtherCodeHasClosedIsOpenedAgain(t *testing.T) {
 	h.wantClosed()
 }
 
+func TestUnmountLeavesALayerOpenThatOtherCodeOpenedOnceMore(t *testing.T) {
+	h := newHost(t)
+	h.model.Personality.NewVolume = true
+	m := h.scratch("2")
+	h.mustMount(m, h.target("a"))
+	for _, err := range []error{h.model.UnprepareLayer(m.Source), h.model.DeactivateLayer(m.Source), h.model.ActivateLayer(m.Source)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.mustUnmount(h.target("a"))
+	h.wantOpen("2")
+}
+
 func TestUnmountRefusesAPathThatIsMalformed(t *testing.T) {
 	wantError(t, newHost(t).unmount("a\x00b"), "failed to unmount")
 }

@@ -137,7 +137,7 @@ var mutants = []mutant{
 		old: "{ return r.Boot == mt.boot && mt.mayBeOpen(r) }", new: "{ return mt.mayBeOpen(r) }"},
 
 	// What proves that a layer is open or closed.
-	{bug: "a layer that other code has opened again is closed", file: "mounter.go", run: "OpenedAgain",
+	{bug: "a layer that other code has opened again is closed", file: "mounter.go", run: "OpenedOnceMore",
 		old: " && (!e.isShown() || mt.isOpen(&e.record))\n", new: "\n"},
 	{bug: "HCS refusing keeps a layer open whose volume has gone", file: "layer.go", run: "OnceItsVolumeHasGone",
 		old: "		if !isReachable(r.Volume) {\n", new: "		if !isReachable(r.Volume) && deactivateErr == nil {\n"},
