@@ -8,12 +8,8 @@ import (
 	"math/rand"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/Microsoft/hcsshim"
 )
 
 // The tests here are for the real HCS. There they run for hours when endurance is in the environment.
@@ -135,15 +131,15 @@ func (h *winHost) wantClosedForGood(m *Mount) {
 
 // openVolume returns the volume of a layer, when it can be reached, or "".
 func openVolume(m *Mount) string {
-	home, id := hcsshim.DriverInfo{HomeDir: filepath.Dir(m.Source)}, filepath.Base(m.Source)
-	path, err := hcsshim.GetLayerMountPath(home, id)
-	if err != nil || !strings.Contains(path, "Volume{") {
+	o := opener{hcs: vmcompute{}}
+	volume := o.volumeOf(m.Source)
+	if volume == "" {
 		return ""
 	}
-	if _, err := os.Stat(strings.TrimRight(path, `\`) + `\`); err != nil {
+	if _, err := os.Stat(volume + `\`); err != nil {
 		return ""
 	}
-	return path
+	return volume
 }
 
 func TestAgainAndAgainALayerIsUnmountedAndMounted(t *testing.T) {

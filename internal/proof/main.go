@@ -174,15 +174,15 @@ func (t *tree) test(packages []string) error {
 		cmd := exec.Command(wine, append([]string{"test"}, packages...)...)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = t.dir, os.Stdout, os.Stderr
 		cmd.Env = append(os.Environ(), "GOFLAGS="+flags, "GOWORK=off")
-		if err = cmd.Run(); err == nil || attempt == 3 {
-			break
+		err := cmd.Run()
+		if err == nil {
+			return nil
+		}
+		if attempt == 3 {
+			return fmt.Errorf("containerd's own tests: %w", err)
 		}
 		fmt.Printf("  containerd's own tests failed (%v): attempt %d of 3\n", err, attempt)
 	}
-	if err != nil {
-		return fmt.Errorf("containerd's own tests: %w", err)
-	}
-	return nil
 }
 
 // baseline returns the facts of the unchanged tree, from the cache when they are there.
