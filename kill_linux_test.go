@@ -36,6 +36,7 @@ func TestAProcessKilledAtAnyStepLeavesNothingThatUnmountAllDoesNotCleanUp(t *tes
 					state.restore(t, h.dir)
 					h := sharedHost(t, h.dir)
 					h.wantNoHarm(s)
+					h.wantIndexed()
 					s.wantRecovered(h, m, false)
 					if t.Failed() {
 						t.Fatalf("in state %d of %d, which was\n%s", i, len(left), state)
@@ -45,6 +46,28 @@ func TestAProcessKilledAtAnyStepLeavesNothingThatUnmountAllDoesNotCleanUp(t *tes
 			})
 		}
 	})
+}
+
+// wantIndexed fails the test if a target that is on record is not in the index, so that Unmount
+// would not find it.
+func (h *host) wantIndexed() {
+	h.t.Helper()
+	if exists, err := h.table.holdIfThere(); !exists || err != nil {
+		if err != nil {
+			h.t.Error(err)
+		}
+		return
+	}
+	_, err := h.table.each(func(r record) {
+		for _, at := range r.Targets {
+			if layer, err := h.table.layerAt(at.Key); layer != r.Key {
+				h.t.Errorf("the index has layer %q for %s, %v, want %s", layer, at.Path, err, r.Key)
+			}
+		}
+	})
+	if err != nil {
+		h.t.Error(err)
+	}
 }
 
 func TestAKilledProcessHoldsNoLock(t *testing.T) {
