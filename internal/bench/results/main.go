@@ -98,7 +98,7 @@ var states = []state{
 
 // reasons tell why the packages differ, by call and state, or by state alone.
 var reasons = map[string]string{
-	"Mount: absent":  "containerd makes what the target is in, and takes the target for that when it ends in a separator",
+	"Mount: absent":  "containerd creates the directory that the target is in; when the target ends in a separator, it takes the target itself for that directory",
 	"Mount: mounted": "a mount is recognized before HCS is asked",
 	"Mount: the directory of a mounted layer":   "it is refused before HCS is asked",
 	"Unmount: absent":                           "what is not there is not mounted, as for UnmountAll",
