@@ -55,6 +55,11 @@ func (b *binder) bind(r *record, at *target) error {
 			at.Made, at.Bound = false, neverBound
 			return errors.Wrapf(err, "failed to make directory %s", at.Path)
 		}
+		var err error
+		if at.MadeID, err = fileID(at.Resolved); err != nil {
+			at.Bound = neverBound
+			return errors.Wrapf(err, "failed to look at directory %s", at.Path)
+		}
 	}
 	// The volume may be late.
 	isLate := func(err error) bool {
@@ -101,7 +106,8 @@ func (b *binder) unbind(r *record, at *target) (err error) {
 			return true
 		}
 		isListed := len(bound) > 0 || slices.ContainsFunc(bindings, func(listed binding) bool { return r.isSource(listed.source) })
-		if listErr == nil && !isListed || len(bound) == 0 && isAny(err, notBound...) || !isDirectory(at.Resolved) {
+		isAbsent := isAny(err, errorFileNotFound, errorPathNotFound) && isGone(at.Resolved)
+		if listErr == nil && !isListed || len(bound) == 0 && isAny(err, notBound...) || isAbsent || isNoDirectory(at.Resolved) {
 			err = nil // it is gone
 		}
 		return err == nil
@@ -109,9 +115,9 @@ func (b *binder) unbind(r *record, at *target) (err error) {
 	return errors.Wrapf(err, "failed to unbind layer %s from %s", r.Source, at.Path)
 }
 
-// checkUnbound refuses a target to which something is bound. After this check, what is bound there when
-// Bind has failed is ours. A list that fails is no error: later versions of Windows refuse such a target
-// in Bind.
+// checkUnbound refuses a target to which something is already bound. If Bind then fails and something is
+// bound there, it is ours. A failure to list the bindings is ignored: Windows versions after Server 2019
+// make Bind refuse such a target.
 func (b *binder) checkUnbound(at *target) error {
 	if sources := b.boundTo(at); len(sources) > 0 {
 		return errors.Wrapf(os.ErrExist, "failed to mount at %s: %s is bound there", at.Path, sources[0])

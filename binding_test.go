@@ -208,8 +208,10 @@ func TestATargetThatWouldHideTheLayerOrTheTableIsRefusedBeforeHCSIsCalled(t *tes
 
 func TestATargetThatWouldHideAParentIsRefused(t *testing.T) {
 	h := newHost(t)
-	r := record{Resolved: h.path("layers/2"), Parents: []string{h.path("layers/1"), h.path("more/layers/0")}}
-	for _, path := range []string{"layers/1", "layers/1/Files", "more", "more/layers/0"} {
+	symlink(t, h.path("elsewhere"), h.path("link"))
+	h.mkdir(h.path("elsewhere"))
+	r := record{Source: h.path("layers/2"), Parents: []string{h.path("layers/1"), h.path("more/layers/0"), h.path("link/layers/0")}}
+	for _, path := range []string{"layers/1", "layers/1/Files", "more", "more/layers/0", "elsewhere", "link"} {
 		at := target{Path: h.path(path), Resolved: h.path(path)}
 		wantError(t, h.checkHides(&r, &at), "it would hide files of ")
 	}
@@ -385,6 +387,68 @@ func TestABindingThatCannotBeRemovedKeepsItsRecordUntilUnmountIsRepeated(t *test
 		h.wantAt(h.target("a"), "nothing")
 		h.wantClosed()
 	})
+}
+
+func TestABindingWhoseDirectoryIsOutOfReachKeepsItsRecordWhileTheFilterIsDenied(t *testing.T) {
+	p, _ := hcsmodel.Named("bindings-denied")
+	h := bindingHost(t, p)
+	h.mkdir(h.target("dir"))
+	h.mustMount(h.scratch("2"), h.target("dir/a"))
+	if err := os.RemoveAll(h.target("dir")); err != nil {
+		t.Fatal(err)
+	}
+	h.failEvery(errorAccessDenied, hcsmodel.Unbind)
+	wantError(t, h.unmount(h.target("dir/a")), "failed to unbind layer", errorAccessDenied)
+	h.model.Before = nil
+	if len(h.records()) != 1 {
+		t.Fatalf("on record: %+v", h.records())
+	}
+	h.mkdir(h.target("dir"))
+	h.mustUnmount(h.target("dir/a"))
+	h.wantClosed()
+}
+
+func TestADirectoryThatAUserPutInThePlaceOfOneMadeForABindingStays(t *testing.T) {
+	for name, meanwhile := range map[string]func(h *host){
+		"since Mount":                  func(h *host) {},
+		"since a restart":              func(h *host) { h.reboot() },
+		"since the binding is removed": func(h *host) { h.unbind("a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := bindingHost(t, hcsmodel.Likely)
+			h.mustMount(h.scratch("2"), h.target("a"))
+			meanwhile(h)
+			mine := h.mkdir(h.target("mine")) // while the other is there, or it could get the same ID
+			if err := stderrors.Join(os.Remove(h.target("a")), os.Rename(mine, h.target("a"))); err != nil {
+				t.Fatal(err)
+			}
+			h.mustUnmount(h.target("a"))
+			h.wantAt(h.target("a"), "directory of []")
+			h.wantClosed()
+		})
+	}
+}
+
+func TestAfterAMountThatCouldNotBeUndoneWhatAUserHasAtTheTargetStays(t *testing.T) {
+	denied, _ := hcsmodel.Named("bindings-denied")
+	for _, call := range []hcsmodel.Call{hcsmodel.Activate, hcsmodel.Prepare} {
+		h := bindingHost(t, denied)
+		h.model.After = func(now hcsmodel.Call, layer string) error {
+			if now == call {
+				return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
+			}
+			return nil
+		}
+		h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+		wantError(t, h.mount(h.scratch("2"), h.target("a")), "undo: ", errorSharingViolation)
+		h.model.Before, h.model.After = nil, nil
+		h.wantNoLeak()
+		others := h.bindOthers("a")
+		h.mustUnmount(h.target("a"))
+		h.wantBound(others)
+		h.wantAt(h.target("a"), "directory of []")
+		h.wantNoRecord()
+	}
 }
 
 func TestABindingThatIsRemovedThoughTheFilterSaysOtherwiseIsNoError(t *testing.T) {

@@ -40,7 +40,7 @@ func TestNoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 						h := newSharedHost(t, p)
 						m := s.begin(h)
 						layers := tree(t, h.path("layers"))
-						table := h.tableFiles()
+						table, records := h.tableFiles(), h.records()
 						changes, cured := 0, at == 0
 						err := child.run(s, h.dir, func(c change) {
 							if !strings.HasPrefix(c.path, h.path("table")) && !strings.HasPrefix(c.path, h.path("mnt")) || fault.space && !c.needsSpace() {
@@ -68,6 +68,9 @@ func TestNoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 						if err != nil && s.isMount() && !fault.onward && !s.clears() {
 							if after := h.tableFiles(); !reflect.DeepEqual(after, table) {
 								t.Errorf("the failed mount left the table with %q, where there was %q", after, table)
+							}
+							if after := h.records(); !reflect.DeepEqual(after, records) {
+								t.Errorf("the failed mount left on record %+v, where there was %+v", after, records)
 							}
 						}
 						// On a full disk nothing can be remembered, which the error says.

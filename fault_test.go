@@ -264,7 +264,7 @@ type fault struct {
 	onward bool          // all later calls go wrong too
 	only   hcsmodel.Call // only this call does, or "" for any
 	before error         // what the call fails with, before it has an effect
-	after  error         // what it fails with, once it has had its effect
+	after  error         // what it fails with, once it has had its effect; later calls fail before theirs
 }
 
 // errKilled stands for the death of the process in a call. Unwinding the stack
@@ -280,6 +280,8 @@ var faults = []fault{
 	{name: "fails for an instant", before: errorNotReady},
 	{name: "and all later ones fail for an instant", before: errorNotReady, onward: true},
 	{name: "fails for an instant though it had its effect", after: errorDeviceNotConnected},
+	{name: "fails for an instant though it had its effect, and all later ones before theirs", after: errorNotReady, onward: true},
+	{name: "fails with 0x1f though it had its effect", after: errorGenFailure},
 	{name: "times out", only: hcsmodel.Prepare, before: errorTimeout},
 	{name: "times out though it had its effect", only: hcsmodel.Prepare, after: errorTimeout},
 	{name: "kills the process before its effect", before: errKilled},
@@ -301,14 +303,18 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 	}
 	h.model.Before = func(call hcsmodel.Call, layer string) error {
 		number++
-		if isLie(h, call, layer, f.before) {
+		err := f.before
+		if number > at && f.after != nil {
+			err = f.after
+		}
+		if isLie(h, call, layer, err) {
 			return nil
 		}
-		return wrong(call, f.before)
+		return wrong(call, err)
 	}
-	h.model.After = func(call hcsmodel.Call, _ string) error {
-		if call == hcsmodel.Bind && f.after != errKilled && listsNoBindings(h) {
-			return nil // that it was not bound would be such a lie, too
+	h.model.After = func(call hcsmodel.Call, layer string) error {
+		if number != at || f.after != errKilled && f.hidesEffect(h, call, layer) {
+			return nil
 		}
 		return wrong(call, f.after)
 	}
@@ -317,8 +323,9 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 
 // isLie reports whether a call would say with err what is not so, of a layer of which
 // nothing else can be known: UnprepareLayer, that there is nothing to undo; the calls
-// that open a layer which other code has open, that they may have opened it; or, where the
-// bind filter lists nothing, BfRemoveMapping, that nothing is bound.
+// that open a layer which other code has open, that they may have opened it (where the
+// volume is late, ActivateLayer says so by any code but 0x20); or, where the bind filter
+// lists nothing, BfRemoveMapping, that nothing is bound.
 func isLie(h *host, call hcsmodel.Call, layer string, err error) bool {
 	switch call {
 	case hcsmodel.Unbind:
@@ -326,9 +333,25 @@ func isLie(h *host, call hcsmodel.Call, layer string, err error) bool {
 	case hcsmodel.Unprepare:
 		return isAny(err, notPrepared...) && (isReadOnly(layer) || h.model.Personality.OpenPathEmpty)
 	case hcsmodel.Activate:
-		return isAny(err, transient...) && contains(h.model.OpenLayers(), layer)
+		late := h.model.Personality.VolumeLate > 0 && !isAny(err, errorSharingViolation)
+		return err != nil && err != errKilled && (late || isAny(err, transient...)) && contains(h.model.OpenLayers(), layer)
 	case hcsmodel.Prepare:
 		return isAny(err, transientPrepare...) && isReadOnly(layer) && contains(h.model.OpenLayers(), layer)
+	}
+	return false
+}
+
+// hidesEffect reports whether a call would fail after its effect, of which nothing else can tell: that the
+// layer was activated, where HCS names no volume; that the filter of a read-only layer was attached; or,
+// where the bind filter lists nothing or fails from then on, that the layer was bound.
+func (f fault) hidesEffect(h *host, call hcsmodel.Call, layer string) bool {
+	switch call {
+	case hcsmodel.Activate:
+		return !isAny(f.after, transient...) && h.model.Personality.OpenPathEmpty
+	case hcsmodel.Prepare:
+		return !isAny(f.after, transientPrepare...) && isReadOnly(layer)
+	case hcsmodel.Bind:
+		return f.onward || listsNoBindings(h)
 	}
 	return false
 }

@@ -3,6 +3,7 @@
 package mount
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"sort"
@@ -35,6 +36,7 @@ func TestAProcessKilledAtAnyStepLeavesNothingThatUnmountAllDoesNotCleanUp(t *tes
 				for i, state := range left {
 					state.restore(t, h.dir)
 					h := sharedHost(t, h.dir)
+					h.identifyMade()
 					h.wantNoHarm(s)
 					h.wantIndexed()
 					s.wantRecovered(h, m, false)
@@ -196,6 +198,38 @@ func (s state) String() string {
 		}
 	}
 	return list.String()
+}
+
+// identifyMade gives the records of directories that were made for bindings the IDs that the
+// directories have since restore has made them anew.
+func (h *host) identifyMade() {
+	h.t.Helper()
+	files, err := filepath.Glob(h.path("table", "layers", "*"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		lines := bytes.SplitAfter(data, []byte("\n"))
+		for i, line := range lines {
+			r, _, err := decodeRecord(line)
+			if err != nil {
+				continue // it is torn
+			}
+			for j := range r.Targets {
+				if at := &r.Targets[j]; at.MadeID != "" && !isGone(at.Resolved) {
+					if at.MadeID, err = fileID(at.Resolved); err != nil {
+						h.t.Fatal(err)
+					}
+				}
+			}
+			lines[i] = r.encode()
+		}
+		h.write(file, string(bytes.Join(lines, nil)))
+	}
 }
 
 // paths returns the paths, each after that of the directory it is in.

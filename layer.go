@@ -25,45 +25,57 @@ type hcs interface {
 	DeactivateLayer(layer string) error
 }
 
-// opener opens and closes layers. What HCS answers differs from host to host, so that an answer never
-// decides whether a layer with a volume is open: it is open while the volume can be reached.
+// opener opens and closes layers. HCS answers differently from host to host, so its answers never decide
+// whether a layer with a volume is open: the layer is open while its volume can be reached.
 type opener struct {
 	hcs   hcs
 	pause pauser
 }
 
 // openLayer activates and prepares the layer of a record and fills in its volume. After a failure the
-// layer is closed, unless other code has it open, or the error is an errLeftOpen.
+// layer is closed, as far as HCS tells, unless other code has it open, or the error is an errLeftOpen.
 func (o *opener) openLayer(ctx context.Context, r *record) error {
 	isTransient := func(err error) bool { return errors.Is(err, errAgain) && !errors.Is(err, errLeftOpen) }
-	return o.pause.retry(ctx, isTransient, func() (err error) {
+	doubtful := false // whether an attempt has failed after which the disk may still be attached
+	err := o.pause.retry(ctx, isTransient, func() (err error) {
 		r.Volume = ""
-		if err := o.activate(r); err != nil {
+		if err := o.activate(ctx, r); err != nil {
+			doubtful = doubtful || errors.Is(err, errDoubtful)
 			return err
 		}
+		doubtful = false
 		if err := o.prepare(r); err != nil {
 			return err
 		}
 		if r.Volume, err = o.mountPath(ctx, r); err != nil {
 			r.Volume = ""
-			return o.closeAfter(err, r, true)
+			return o.closeAfter(err, r)
 		}
 		return nil
 	})
+	if err != nil && doubtful && !errors.Is(err, errLeftOpen) {
+		return o.closeAfter(err, r)
+	}
+	return err
 }
 
-func (o *opener) activate(r *record) error {
+func (o *opener) activate(ctx context.Context, r *record) error {
 	err := errors.Wrapf(o.hcs.ActivateLayer(r.Source), "failed to activate layer %s", r.Source)
 	switch {
 	case isAny(err, transient...) && !r.ReadOnly:
-		// The disk may be attached while its volume is still missing, which is how hcsshim
-		// explains ERROR_NOT_READY.
-		return o.closeAfter(mark(err, errAgain), r, false)
+		// The disk may be attached although its volume is not up yet: hcsshim has seen
+		// ERROR_NOT_READY for volumes that were late.
+		err = mark(err, errAgain)
+		closeErr := o.closeLayer(r)
+		if errors.Is(closeErr, errDoubtful) {
+			return mark(err, errDoubtful) // if the disk is not attached, the next attempt may succeed
+		}
+		return leftOpen(err, closeErr)
 	case isAny(err, transientActivate...):
 		// Somebody else may have the layer open, and must keep it.
 		return mark(err, errAgain)
-	case err != nil && !r.ReadOnly && o.volumeOf(r.Source) != "":
-		return o.closeAfter(err, r, false) // openElsewhere saw no volume, so this call has attached the disk
+	case err != nil && !r.ReadOnly && o.pause.until(ctx, func() bool { return o.volumeOf(r.Source) != "" }):
+		return o.closeAfter(err, r) // openElsewhere saw no volume, so this call has attached the disk
 	}
 	return err
 }
@@ -77,15 +89,16 @@ func (o *opener) prepare(r *record) error {
 		// prepared may be somebody else's. There is nothing to undo.
 		return err
 	}
-	return o.closeAfter(err, r, true)
+	return o.closeAfter(err, r)
 }
 
-// mountPath returns the path that shows an open layer. The volume of a writable layer may be late. When
-// HCS names no volume, it is the path that HCS returned, or else the layer's directory.
+// mountPath returns the path that shows an open layer. The volume of a writable layer may be late, and HCS
+// may name that of an earlier activation for an instant. When HCS names no volume, it is the path that HCS
+// returned, or else the layer's directory.
 func (o *opener) mountPath(ctx context.Context, r *record) (path string, err error) {
 	answered := o.pause.until(ctx, func() bool {
 		path, err = o.hcs.GetLayerMountPath(r.Source)
-		return err == nil && (isVolume(path) || r.ReadOnly) || err != nil && !isAny(err, transient...)
+		return err == nil && (isVolume(path) && isReachable(path) || r.ReadOnly) || err != nil && !isAny(err, transient...)
 	})
 	if !answered && err == nil {
 		err = ctx.Err()
@@ -124,18 +137,11 @@ func (o *opener) mayBeOpen(r *record) bool {
 	return !isVolume(r.Volume) || o.pause.until(context.Background(), func() bool { return isReachable(r.Volume) })
 }
 
-// closeLayer unprepares and deactivates the layer of a record. A nil error means that the layer is
-// closed.
-//
-// HCS may refuse to close a layer that is closed already, and when the layer has no volume, nothing else
-// tells that it is. Then MayBeOurs decides. If this package may have opened the layer, as in a Mount that
-// was killed, the layer is opened once more: only a closed layer can be opened, and one that this call
-// has opened can be closed for certain. Any other layer is taken for closed.
-func (o *opener) closeLayer(r *record, mayBeOurs bool) error {
-	err := o.closeWithRetries(r)
-	if errors.Is(err, errDoubtful) && !mayBeOurs {
-		return nil
-	}
+// closeForCertain closes the layer of a record that this package may have opened, as in a Mount that was
+// killed. It resolves the doubt that closeLayer may leave by opening the layer once more: only a closed
+// layer can be opened, and of one that is open HCS has no reason to say that it cannot be closed.
+func (o *opener) closeForCertain(r *record) error {
+	err := o.closeLayer(r)
 	if err == nil || isVolume(r.Volume) || o.hcs.ActivateLayer(r.Source) != nil {
 		return err
 	}
@@ -145,20 +151,25 @@ func (o *opener) closeLayer(r *record, mayBeOurs bool) error {
 	if volume, err := o.mountPath(context.Background(), r); err == nil {
 		r.Volume = volume
 	}
-	return o.closeWithRetries(r)
+	return o.closeLayer(r)
 }
 
-// closeAfter closes the layer whose opening has failed with err, and returns err. Where the layer
-// stays open, the error is an errLeftOpen that says why.
-func (o *opener) closeAfter(err error, r *record, mayBeOurs bool) error {
-	closeErr := o.closeLayer(r, mayBeOurs)
+// closeAfter closes the layer whose opening has failed with err, and returns err. Where the layer is or
+// may be open then, the error is an errLeftOpen that says why.
+func (o *opener) closeAfter(err error, r *record) error { return leftOpen(err, o.closeForCertain(r)) }
+
+// leftOpen returns err, or an errLeftOpen where closing the layer has failed with closeErr.
+func leftOpen(err, closeErr error) error {
 	if closeErr == nil {
 		return err
 	}
 	return mark(withUndo(err, closeErr), errLeftOpen)
 }
 
-func (o *opener) closeWithRetries(r *record) (err error) {
+// closeLayer unprepares and deactivates the layer of a record. A nil error means that the layer is
+// closed. HCS may refuse to close a layer that is closed already, and when the layer has no volume, nothing
+// else tells that it is: then the error is an errDoubtful.
+func (o *opener) closeLayer(r *record) (err error) {
 	o.pause.until(context.Background(), func() bool {
 		err = o.tryClose(r)
 		return err == nil
@@ -169,6 +180,11 @@ func (o *opener) closeWithRetries(r *record) (err error) {
 func (o *opener) tryClose(r *record) error {
 	if r.Volume == "" {
 		r.Volume = o.volumeOf(r.Source) // after the close HCS may no longer name it
+	} else if isVolume(r.Volume) && !isReachable(r.Volume) {
+		// Other code has closed the layer. If it has also opened it again, it must keep it.
+		if now := o.volumeOf(r.Source); now != "" && !strings.EqualFold(now, r.Volume) && isReachable(now) {
+			return nil
+		}
 	}
 	unprepareErr := errors.Wrapf(o.hcs.UnprepareLayer(r.Source), "failed to unprepare layer %s", r.Source)
 	deactivateErr := errors.Wrapf(o.hcs.DeactivateLayer(r.Source), "failed to deactivate layer %s", r.Source)

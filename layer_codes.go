@@ -31,12 +31,13 @@ var (
 )
 
 // notPrepared are the codes with which UnprepareLayer says that there is nothing to undo
-// (containerd pull requests 5133 and 5328), or that the directory of the layer is gone. They count only for a layer without a volume, of which nothing else can be known.
+// (containerd pull requests 5133 and 5328), or that the directory of the layer is gone. They count only
+// for a layer without a volume, of which nothing else can be known.
 var notPrepared = []syscall.Errno{errorDevNotExist, errorFilterNotFound, errorInvalidParameter,
 	errorNotFound, errorFileNotFound, errorPathNotFound}
 
-// deviceGone are the codes of Windows, and not of HCS, for a device that no longer exists.
-var deviceGone = []syscall.Errno{errorDevNotExist, 433, errorDeviceNotConnected, 1617}
+// deviceGone are the codes of Windows, and not of HCS, for a device or share that no longer exists.
+var deviceGone = []syscall.Errno{errorDevNotExist, 67, 433, errorDeviceNotConnected, 1617}
 
 func isAny(err error, codes ...syscall.Errno) bool {
 	return slices.ContainsFunc(codes, func(code syscall.Errno) bool { return errors.Is(err, code) })
@@ -44,8 +45,8 @@ func isAny(err error, codes ...syscall.Errno) bool {
 
 // What an error means for a layer, for errors.Is. They have no text of their own.
 var (
-	errAgain    = errors.New("") // what was done is undone, and the call may succeed in a moment
-	errLeftOpen = errors.New("") // the undo failed too, and the layer is open
+	errAgain    = errors.New("") // what was done is undone, as far as HCS tells, and the call may succeed in a moment
+	errLeftOpen = errors.New("") // the undo failed too, and the layer is or may be open
 	errDoubtful = errors.New("") // HCS refused to close the layer, and nothing tells whether it is open
 )
 

@@ -37,8 +37,11 @@ func isVolume(path string) bool {
 func isReachable(volume string) bool {
 	// The separator leads to the root directory of the volume, and not to the device.
 	_, err := os.Stat(volume + string(filepath.Separator))
-	return !errors.Is(err, os.ErrNotExist) && !isAny(err, deviceGone...)
+	return !isVolumeGone(err)
 }
+
+// isVolumeGone reports whether an error of looking at a volume says that it is not there.
+func isVolumeGone(err error) bool { return errors.Is(err, os.ErrNotExist) || isAny(err, deviceGone...) }
 
 func isGone(path string) bool {
 	_, err := os.Lstat(path)

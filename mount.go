@@ -109,10 +109,9 @@ func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 // error is that of PrepareLayer. Errors of HCS can be matched as their Windows code and as
 // *hcsshim.HcsError.
 //
-// Opening the layer is retried after a transient code of HCS, showing it while its volume is late, and a
-// change of a file while another program has the file open: there are five attempts, 100 ms apart. After
-// any other failure what was done is undone. What cannot be undone is in the error, too, and stays on
-// record for Unmount.
+// Mount makes up to five attempts, 100 ms apart, to open the layer after a transient code of HCS, to show it
+// while its volume is late, and to change a file that another program has open. When it fails, it undoes
+// what it has done. What cannot be undone is in the error, too, and stays on record for Unmount.
 func (m *Mount) Mount(target string) error {
 	mountpoint, err := m.mountpoint(target)
 	if err != nil {

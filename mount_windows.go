@@ -20,11 +20,11 @@ func (m *Mount) mount(target string) error {
 // then unmounted from all its targets. The layer is closed with its last target. flags are not used.
 //
 // Unmount removes the link and puts back the directory that it replaced, or it removes the binding and the
-// directory that Mount made for it. Then it closes the layer, even if that failed, and drops the record.
-// When a step fails, the error says which, the record stays, and Unmount can be called again. A writable
-// layer is closed when its volume is gone, whatever HCS says. What was mounted before a restart of the
-// system is cleared away without HCS: somebody else may have opened the layer since, or bound something
-// to the target.
+// directory that Mount made for it. Then it closes the layer, even if that failed, and drops the record once
+// all of this has succeeded. Otherwise the error says which step failed, and Unmount can be called again.
+// A writable layer is closed when its volume is gone, whatever HCS says. What was mounted before a restart
+// of the system is cleared away without HCS: somebody else may have opened the layer since, or bound
+// something to the target.
 //
 // For a layer's directory that is in no record HCS is asked to close the layer, since other code may have
 // opened it. A directory counts as a layer's when it holds a sandbox.vhdx, a layerchain.json, or Files and

@@ -93,10 +93,15 @@ func newRecord(m *Mount) (record, error) {
 // find the layer or its parents, other processes could not find the table, and Unmount could not find a
 // target below.
 func (mt *mounter) checkHides(r *record, at *target) error {
-	for _, path := range append([]string{r.Resolved, mt.table.dir}, r.Parents...) {
-		path, covered := barePath(path), barePath(at.Resolved)
-		if isIn(path, covered) || isIn(covered, path) {
-			return errors.Errorf("failed to mount at %s: it would hide files of %s", at.Path, path)
+	for _, given := range append([]string{r.Source, mt.table.dir}, r.Parents...) {
+		resolved, _, _, err := canonical(given)
+		if err != nil {
+			return errors.WithMessagef(err, "failed to mount at %s", at.Path)
+		}
+		for _, path := range []string{barePath(given), barePath(resolved)} {
+			if covered := barePath(at.Resolved); isIn(path, covered) || isIn(covered, path) {
+				return errors.Errorf("failed to mount at %s: it would hide files of %s", at.Path, path)
+			}
 		}
 	}
 	if isEmpty(at.Resolved) {
@@ -156,23 +161,24 @@ func (mt *mounter) openAndShow(ctx context.Context, r record, at target) error {
 		err = e.save(true)
 	}
 	if err != nil {
-		return withUndo(err, stderrors.Join(mt.table.sweep(r.Key), mt.table.removeIndex(at.Key)))
+		return withUndo(err, stderrors.Join(mt.table.sweep(r.Key), mt.table.remove(mt.table.indexPath(at.Key))))
 	}
+	added := e.targetAt(at.Key)
 	if !isOpen {
-		err = mt.openLayer(ctx, &e.record)
+		if err = mt.openLayer(ctx, &e.record); err == nil {
+			err = e.save(true)
+		} else if !errors.Is(err, errLeftOpen) {
+			return withUndo(err, e.drop())
+		}
+		if err != nil && added.Bound != "" {
+			added.Bound, added.Made = neverBound, false
+		}
 		if errors.Is(err, errLeftOpen) {
 			return withUndo(err, e.save(true)) // so that Unmount can close the layer
 		}
-		if err != nil {
-			return withUndo(err, e.drop())
-		}
-		err = e.save(true)
 	}
-	added := e.targetAt(at.Key)
 	if err == nil {
 		err = mt.showAt(e, added)
-	} else if added.Bound != "" {
-		added.Bound = neverBound
 	}
 	if err == nil {
 		added.Shown = true
@@ -288,7 +294,7 @@ func (mt *mounter) unmountTarget(target key) (wasTarget bool, err error) {
 	if _, err := mt.table.layerAt(target); !errors.Is(err, os.ErrNotExist) {
 		return false, err
 	}
-	return false, mt.table.removeIndex(target)
+	return false, mt.table.remove(mt.table.indexPath(target))
 }
 
 // withEntry calls do with the entry of the layer that is shown at a target, under the lock of the
@@ -317,7 +323,7 @@ func (mt *mounter) withEntry(target key, do func(e *entry, at *target) error) (f
 	}
 	// The process that wrote the index was killed before it wrote the record, or after it dropped it.
 	if now, indexErr := mt.table.layerAt(target); err == nil && indexErr == nil && now == layer {
-		err = mt.table.removeIndex(target)
+		err = mt.table.removeIndex(target, layer)
 	}
 	return false, err
 }
@@ -341,7 +347,12 @@ func (mt *mounter) unmountSource(path string, layer key) error {
 	err = nil
 	if isDamaged || isLayer(path) {
 		if err = checkSource(path); err == nil {
-			err = mt.closeLayer(&record{Source: path, ReadOnly: isReadOnly(path)}, isDamaged)
+			r := &record{Source: path, ReadOnly: isReadOnly(path)}
+			if isDamaged {
+				err = mt.closeForCertain(r)
+			} else if err = mt.closeLayer(r); errors.Is(err, errDoubtful) {
+				err = nil // nothing says that it has ever been open
+			}
 		}
 	}
 	if err == nil && isDamaged {
@@ -373,7 +384,7 @@ func (mt *mounter) unmountFrom(e *entry, only *target) error {
 	err := mt.hideAll(e, leaving)
 	if len(rest.Targets) == 0 {
 		if isOurs {
-			if closeErr := mt.closeLayer(&e.record, true); closeErr != nil {
+			if closeErr := mt.closeForCertain(&e.record); closeErr != nil {
 				return stderrors.Join(err, closeErr, e.save(false))
 			}
 		}
@@ -387,19 +398,22 @@ func (mt *mounter) unmountFrom(e *entry, only *target) error {
 	e.Targets = rest.Targets
 	err = e.save(false)
 	for i := 0; i < len(leaving) && err == nil; i++ {
-		err = mt.table.removeIndex(leaving[i].Key)
+		err = mt.table.removeIndex(leaving[i].Key, e.Key)
 	}
 	return err
 }
 
 // hideAll hides the layer at several targets.
 func (mt *mounter) hideAll(e *entry, targets []*target) error {
-	// First it goes on record which targets are about to change, and at which of them the link is gone
-	// already. There, what somebody else has put stays.
+	// First record which targets are about to change, and where the link is gone already: what somebody
+	// else has put there stays.
 	for _, at := range targets {
 		if at.Shown && at.Linked && at.Replaced {
 			linked, err := at.isLinked(&e.record)
 			at.Restored = !linked && err == nil
+		}
+		if isGone(at.Resolved) {
+			at.MadeID = "" // unbind may make the directory anew
 		}
 		at.Shown = false
 	}
@@ -436,6 +450,6 @@ func (mt *mounter) hide(r *record, at *target) error {
 	if !at.Made {
 		return nil
 	}
-	err := mt.table.pause.whileBusy(func() error { return removeEmptyDir(at.Resolved) })
+	err := mt.table.pause.whileBusy(at.removeMade)
 	return errors.Wrap(err, "failed to remove the directory that was made for a binding")
 }

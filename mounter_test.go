@@ -372,8 +372,8 @@ func TestOtherErrorsAreFinal(t *testing.T) {
 			h := newHost(t)
 			h.failOpening(call, code)
 			wantError(t, h.mount(h.scratch("2"), h.target("a")), "layer "+h.path("layers", "2"), code)
-			if h.pauses != 0 {
-				t.Errorf("%s: %d pauses", call, h.pauses)
+			if n := strings.Count(strings.Join(h.model.Calls(), "\n"), string(hcsmodel.Activate)); n != 1 {
+				t.Errorf("%s: %d attempts", call, n)
 			}
 			h.wantClosed()
 		}
@@ -406,6 +406,35 @@ func TestAVolumeThatIsLateIsWaitedFor(t *testing.T) {
 		h.mustUnmount(h.target("a"))
 		h.wantClosed()
 	}
+}
+
+// staleNames is an HCS that goes on naming the volume of an earlier activation for some calls.
+type staleNames struct {
+	hcs
+	volume string
+	calls  int
+}
+
+func (s *staleNames) GetLayerMountPath(layer string) (string, error) {
+	path, err := s.hcs.GetLayerMountPath(layer)
+	if err == nil && isVolume(path) && s.calls > 0 {
+		s.calls--
+		return s.volume, nil
+	}
+	return path, err
+}
+
+func TestTheVolumeOfAnEarlierActivationIsNotShown(t *testing.T) {
+	h := newHost(t)
+	h.model.Personality.NewVolume = true
+	m := h.scratch("2")
+	var stale string
+	h.inVolume(m, func(volume string) { stale = strings.TrimSuffix(volume, "/") })
+	h.mounter.hcs = &staleNames{h.model, stale, 2}
+	h.mustMount(m, h.target("a"))
+	h.wantAt(h.target("a"), "link to "+h.link(m))
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
 }
 
 func TestACancelledContextEndsTheQuestionWhetherALayerIsOpenElsewhere(t *testing.T) {
@@ -598,6 +627,14 @@ func throughLink(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	return h
+}
+
+func TestATargetThatIsReachedByANameThatIsNotUnicodeIsRefused(t *testing.T) {
+	h := newHost(t)
+	symlink(t, h.mkdir(h.path("\xff")), h.path("link"))
+	wantError(t, h.mount(h.scratch("2"), h.path("link", "a")), "is not valid Unicode")
+	h.wantCalls()
+	h.wantAt(h.path("\xff"), "directory of []")
 }
 
 func TestRelativeTargetsAreTakenFromTheWorkingDirectory(t *testing.T) {
@@ -997,55 +1034,52 @@ func TestALayerIsClosedAsWhatItWasOpenedAs(t *testing.T) {
 
 func TestALinkThatIsNotFollowedFailsTheMountWhichIsUndone(t *testing.T) {
 	h := newHost(t)
-	h.vanishOnceOpen()
-	wantError(t, h.mount(h.scratch("2"), h.mkdir(h.target("a"))), "does not show layer "+h.path("layers", "2"), os.ErrNotExist)
+	m, _ := h.vanishOnceOpen()
+	wantError(t, h.mount(m, h.mkdir(h.target("a"))), "does not show layer "+m.Source, os.ErrNotExist)
 	if h.pauses != 4 {
 		t.Errorf("%d pauses, want 4", h.pauses)
 	}
-	h.wantCalls(calls(openCalls, closeCalls)...)
+	h.wantCalls(calls(openCalls[:2], []string{"PrepareLayer 2 []"}, openCalls[3:], closeCalls)...)
 	h.wantAt(h.target("a"), "directory of []")
 	h.wantClosed()
 }
 
-// vanishOnceOpen takes the volume of layer 2 away when the last call that opens the
-// layer is done. It returns what puts the volume back.
-func (h *host) vanishOnceOpen() (putBack func()) {
-	var volume string
-	h.inVolume(h.scratch("2"), func(path string) { volume = strings.TrimSuffix(path, "/") })
-	aside := h.path("aside")
-	h.model.ResetCalls()
+// vanishOnceOpen returns the mount of a layer whose files are taken away once it is open,
+// and what puts them back.
+func (h *host) vanishOnceOpen() (m *Mount, putBack func()) {
+	m = h.base("2")
+	files, aside := filepath.Join(m.Source, "Files"), h.path("aside")
 	h.model.After = func(call hcsmodel.Call, _ string) error {
-		if call != hcsmodel.MountPath { // which fails before the layer is open
+		if call != hcsmodel.Prepare {
 			return nil
 		}
-		h.model.After = nil
-		return os.Rename(volume, aside)
+		return os.Rename(files, aside)
 	}
-	return func() {
-		if err := os.Rename(aside, volume); err != nil {
+	return m, func() {
+		if err := os.Rename(aside, files); err != nil {
 			h.t.Fatal(err)
 		}
 	}
 }
 
-func TestALinkWhoseVolumeIsLateIsTriedAgain(t *testing.T) {
+func TestALinkWhoseDestinationIsLateIsTriedAgain(t *testing.T) {
 	h := newHost(t)
-	putBack := h.vanishOnceOpen()
+	m, putBack := h.vanishOnceOpen()
 	h.setPause(func(context.Context) error {
 		if h.pauses++; h.pauses == 4 {
 			putBack()
 		}
 		return nil
 	})
-	h.mustMount(h.scratch("2"), h.target("a"))
-	h.wantCalls(openCalls...)
+	h.mustMount(m, h.target("a"))
+	h.wantAt(h.target("a"), "link to "+filepath.Join(m.Source, "Files"))
 	h.mustUnmount(h.target("a"))
 	h.wantClosed()
 }
 
 func TestALinkThatSomebodyRemovesAtOnceDoesNotFailTheMount(t *testing.T) {
 	h := newHost(t)
-	putBack := h.vanishOnceOpen()
+	m, putBack := h.vanishOnceOpen()
 	h.setPause(func(context.Context) error {
 		if h.pauses++; h.pauses == 1 {
 			putBack()
@@ -1053,7 +1087,7 @@ func TestALinkThatSomebodyRemovesAtOnceDoesNotFailTheMount(t *testing.T) {
 		}
 		return nil
 	})
-	h.mustMount(h.scratch("2"), h.target("a"))
+	h.mustMount(m, h.target("a"))
 	h.wantOpen("2")
 	h.mustUnmount(h.target("a"))
 	h.wantClosed()
@@ -1118,13 +1152,52 @@ func TestALinkLeadsToTheRootOfAVolumeOrToTheFilesOfALayerWithoutParents(t *testi
 }
 
 func TestAnActivationThatFailsThoughItAttachedTheDiskIsUndone(t *testing.T) {
+	for _, late := range []int{0, 2} { // calls, until HCS names the volume
+		h := newHost(t)
+		h.model.Personality.VolumeLate = late
+		h.model.After = func(call hcsmodel.Call, layer string) error {
+			if call == hcsmodel.Activate {
+				return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
+			}
+			return nil
+		}
+		wantError(t, h.mount(h.scratch("2"), h.target("a")), "failed to activate layer", errorGenFailure)
+		h.wantClosed()
+	}
+}
+
+func TestAnActivationWhoseUndoIsDoubtfulIsOnRecord(t *testing.T) {
 	h := newHost(t)
-	h.model.After = func(call hcsmodel.Call, layer string) error {
-		if call == hcsmodel.Activate {
-			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
+	m := h.scratch("2")
+	attached := false
+	h.model.Before = func(hcsmodel.Call, string) error {
+		if attached {
+			return errorNotReady
 		}
 		return nil
 	}
-	wantError(t, h.mount(h.scratch("2"), h.target("a")), "failed to activate layer", errorGenFailure)
+	h.model.After = func(call hcsmodel.Call, _ string) error {
+		if call == hcsmodel.Activate {
+			attached = true
+			return errorNotReady
+		}
+		return nil
+	}
+	err := h.mount(m, h.target("a"))
+	wantError(t, err, "failed to activate layer", errorNotReady)
+	wantError(t, err, "undo: failed to unprepare layer")
+	h.wantNoLeak()
+	h.model.Before, h.model.After = nil, nil
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+func TestAnActivationWhoseUndoIsDoubtfulIsTriedAgain(t *testing.T) {
+	h := newHost(t)
+	h.model.Personality, _ = hcsmodel.Named("closed-0x15")
+	h.failNext(hcsmodel.Activate, errorNotReady)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.wantOpen("2")
+	h.mustUnmount(h.target("a"))
 	h.wantClosed()
 }

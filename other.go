@@ -3,6 +3,7 @@
 package mount
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -68,6 +69,12 @@ func sameLink(a, b string) bool { return a == b }
 func removeDir(path string) error { return syscall.Rmdir(path) }
 
 func removeDirDurably(path string) error { return removeDurably(path, syscall.Rmdir) }
+
+func fileID(path string) (string, error) {
+	var stat syscall.Stat_t
+	err := syscall.Lstat(path, &stat)
+	return fmt.Sprint(stat.Dev, stat.Ino), err
+}
 
 func isBusy(err error) bool { return errors.Is(err, syscall.EBUSY) }
 

@@ -56,9 +56,13 @@ func (s scenario) wantCleared(t *testing.T, dir string, left state) {
 			h.wantNoChange()
 		}},
 		{"Unmount of the layer", func(h *host, m *Mount) {
-			known := len(h.records()) > 0
-			if h.mustUnmount(m.Source); known {
+			records := h.records()
+			h.mustUnmount(m.Source)
+			for _, r := range records {
 				h.wantNoChange()
+				for _, at := range r.Targets {
+					h.wantAt(h.table.indexPath(at.Key), "nothing")
+				}
 			}
 		}},
 		{"Mount", func(h *host, m *Mount) {
@@ -68,6 +72,7 @@ func (s scenario) wantCleared(t *testing.T, dir string, left state) {
 	} {
 		left.restore(t, dir, "table", "mnt")
 		h := sharedHost(t, dir)
+		h.identifyMade()
 		h.reboot()
 		h.model.ResetCalls()
 		m := s.mount(h)

@@ -124,6 +124,7 @@ type layerMark struct {
 type targetMark struct {
 	bound                           boot // in which start of the system; "" is a link
 	made, replaced, restored, shown bool
+	identified                      bool // the ID of the directory that was made is on record
 }
 
 // boot tells when the layer of a record was opened.
@@ -162,13 +163,15 @@ type random struct {
 	alone bool
 	// processes do some of the operations.
 	processes processes
+	// users has the places at which what is there is a user's.
+	users map[string]bool
 
 	ops, elsewhereOps, faulty int
 }
 
 func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 	tb := &rapidTB{TB: t, rt: rt}
-	r := &random{host: sharedHost(tb, newHost(tb).dir), mounts: map[string]*Mount{}, processes: processes}
+	r := &random{host: sharedHost(tb, newHost(tb).dir), mounts: map[string]*Mount{}, users: map[string]bool{}, processes: processes}
 	r.model.Before, r.model.After = nil, nil // what is planned is for other processes
 	tb.dir = r.dir
 	r.write(r.path("user", "data"), "mine")
@@ -279,9 +282,10 @@ func (r *random) reckonMount(w *world, layer, place string, bind bool) (refused 
 		w.at[place] = linkTo(layer)
 		return false
 	}
-	record.targets[place] = targetMark{bound: now, made: thing == absent, shown: true}
+	record.targets[place] = targetMark{bound: now, made: thing == absent, identified: thing == absent, shown: true}
 	w.bound[place] = layer
 	if thing == absent {
+		delete(r.users, place)
 		w.at[place] = emptyDir
 	}
 	return false
@@ -375,7 +379,7 @@ func (r *random) reckonUnbind(w *world, at targetMark, place string) {
 	if at.bound == now {
 		delete(w.bound, place)
 	}
-	if at.made && w.at[place] == emptyDir {
+	if at.made && w.at[place] == emptyDir && !(at.identified && r.users[place]) {
 		delete(w.at, place)
 	}
 }
@@ -571,15 +575,22 @@ func (r *random) put(rt *rapid.T) {
 		return // Windows removes no directory that is in use
 	}
 	path := r.path(place)
+	newDir := r.mkdir(r.path("new")) // while the old one is there, or it could get the same ID
 	if err := os.RemoveAll(path); err != nil {
+		r.t.Fatal(err)
+	}
+	r.users[place] = thing != absent
+	if thing == emptyDir {
+		if err := os.Rename(newDir, path); err != nil {
+			r.t.Fatal(err)
+		}
+	} else if err := os.Remove(newDir); err != nil {
 		r.t.Fatal(err)
 	}
 	switch thing {
 	case absent:
 		delete(r.world.at, place)
 		return
-	case emptyDir:
-		r.mkdir(path)
 	case userFile:
 		r.write(path, "mine")
 	case userDir:
@@ -752,7 +763,7 @@ func (r *random) observe() world {
 		}
 		for _, at := range record.Targets {
 			place := strings.TrimPrefix(at.Path, r.dir+"/")
-			mark.targets[place] = targetMark{r.mark(at.Bound), at.Made, at.Replaced, at.Restored, at.Shown}
+			mark.targets[place] = targetMark{r.mark(at.Bound), at.Made, at.Replaced, at.Restored, at.Shown, at.MadeID != ""}
 			if source, is := bound[place]; is && mark.opened && source == record.destination() {
 				w.bound[place] = layer
 				delete(bound, place)
@@ -896,7 +907,7 @@ func allowsRecord(s step, before, got world, layer string, leaving []string) boo
 		if contains(leaving, place) && there && isTried(place) {
 			continue
 		}
-		now.restored = at.restored
+		now.restored, now.identified = at.restored, at.identified
 		onItsWay := at
 		onItsWay.shown = false
 		if !contains(leaving, place) && now != at || there && now != at && now != onItsWay {

@@ -163,7 +163,22 @@ func (t *table) addIndex(target, layer key) error {
 	return errors.Wrap(err, "mount table")
 }
 
-func (t *table) removeIndex(target key) error { return t.remove(t.indexPath(target)) }
+// removeIndex removes a target of a layer from the index. What another layer has there stays: after a
+// power failure the records of two layers may have the same target.
+func (t *table) removeIndex(target, layer key) error {
+	file, data, err := t.readFile(t.indexPath(target))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	file.Close()
+	if now := key(strings.TrimSpace(string(data))); now.valid() && now != layer {
+		return nil
+	}
+	return t.remove(t.indexPath(target))
+}
 
 // entry returns the entry of a layer. The error matches os.ErrNotExist when there is none, and
 // errDamaged when its file is not what this package writes.

@@ -20,7 +20,8 @@ type entry struct {
 const maxSize = 1 << 16
 
 // save writes the record as it is now to the table. Durable must be set when something that outlives a
-// power failure, such as a link, depends on the record.
+// power failure, such as a link, depends on the record. After a failure the table has the record as it was,
+// unless what was written cannot be cut off again, which is part of the error.
 func (e *entry) save(durable bool) error {
 	err := e.append(durable)
 	return errors.Wrapf(err, "mount table: failed to record layer %s", e.Source)
@@ -31,17 +32,17 @@ func (e *entry) append(durable bool) error {
 		return e.write()
 	}
 	n, err := e.file.WriteAt(e.encode(), e.size)
-	if err != nil {
-		return err
-	}
-	if e.size += int64(n); durable {
+	if err == nil && durable {
 		err = e.file.Sync()
 	}
-	return err
+	if err != nil {
+		return stderrors.Join(err, e.file.Truncate(e.size)) // or the line could count all the same
+	}
+	e.size += int64(n)
+	return nil
 }
 
-// write replaces the file, durably, with one that holds nothing but the record. After a failure the old
-// file is as it was.
+// write replaces the file, durably, with one that holds nothing but the record.
 func (e *entry) write() error {
 	path, data := e.table.layerPath(e.Key), e.encode()
 	if err := e.table.sweep(e.Key); err != nil {
@@ -75,7 +76,7 @@ func (e *entry) drop() error {
 	}
 	err = e.table.sweep(e.Key)
 	for i := 0; i < len(e.Targets) && err == nil; i++ {
-		err = e.table.removeIndex(e.Targets[i].Key)
+		err = e.table.removeIndex(e.Targets[i].Key, e.Key)
 	}
 	return err
 }

@@ -472,6 +472,21 @@ func TestAnIndexProvesNothingByItself(t *testing.T) {
 	}
 }
 
+func TestTheIndexOfAnotherLayerStays(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	h.mustMount(h.scratch("3"), h.target("b"))
+	// So it may be after a power failure: the record of layer 2 has lost that it was unmounted from a.
+	h.change(h.target("b"), func(r *record) {
+		r.Targets = append(r.Targets, target{Path: h.target("a"), Resolved: h.target("a"), Key: h.key(h.target("a"))})
+	})
+	h.mustUnmount(h.target("b"))
+	h.wantOpen("2")
+	h.mustUnmount(h.target("a"))
+	h.wantAt(h.target("a"), "nothing")
+	h.wantClosed()
+}
+
 func TestAnIndexThatAMountIsAboutToWriteIsLeftAlone(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")

@@ -21,7 +21,7 @@ type heldDir struct{ dir, locks *os.File }
 // trusted: anybody may make directories in %ProgramData%.
 func holdDir(dir string) (*heldDir, error) {
 	held, err := openPrivateDir(dir)
-	if errors.Is(err, os.ErrPermission) { // an untrusted owner can keep everybody else from opening it
+	if errors.Is(err, os.ErrPermission) && !hasTrustedOwner(dir) {
 		err = errors.WithStack(fmt.Errorf("%w: %w", errUntrusted, err))
 	}
 	if err != nil {
@@ -33,6 +33,17 @@ func holdDir(dir string) (*heldDir, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// hasTrustedOwner reports whether a directory that cannot be opened has an owner whom the table trusts. An
+// untrusted owner can keep everybody else from reading even that.
+func hasTrustedOwner(dir string) bool {
+	if !isDirectory(dir) {
+		return false // of a link, the next call would look at what it leads to
+	}
+	// CreateFile would ask for more rights than an owner always has.
+	sd, err := windows.GetNamedSecurityInfo(dir, windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
+	return err == nil && checkOwner(sd, dir) == nil
 }
 
 func (h *heldDir) fill() error {
@@ -134,6 +145,10 @@ func checkTrust(file *os.File) error {
 	if err != nil {
 		return &os.PathError{Op: "get owner", Path: file.Name(), Err: err}
 	}
+	return checkOwner(sd, file.Name())
+}
+
+func checkOwner(sd *windows.SECURITY_DESCRIPTOR, path string) error {
 	user, err := currentUser()
 	if err != nil {
 		return errors.WithStack(err)
@@ -142,7 +157,7 @@ func checkTrust(file *os.File) error {
 	if err != nil || owner.IsWellKnown(windows.WinBuiltinAdministratorsSid) || owner.IsWellKnown(windows.WinLocalSystemSid) || owner.Equals(user.User.Sid) {
 		return errors.WithStack(err)
 	}
-	return errors.Wrapf(errUntrusted, "%s belongs to %s", file.Name(), owner)
+	return errors.Wrapf(errUntrusted, "%s belongs to %s", path, owner)
 }
 
 var currentUser = sync.OnceValues(func() (*windows.Tokenuser, error) {

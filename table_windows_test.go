@@ -95,6 +95,21 @@ func TestATableThatIsOrHoldsAnothersDirectoryIsMovedAside(t *testing.T) {
 	}
 }
 
+func TestATableThatItsOwnerKeepsFromThisUserStaysWhereItIs(t *testing.T) {
+	needWindows(t, "Wine keeps no protected access list")
+	h := newWinHost(t)
+	sa, err := securityOf("O:BAD:P(A;OICI;FA;;;SY)") // an operator may have set that
+	if err == nil {
+		err = withPath("mkdir", h.path("table"), func(p *uint16) error { return windows.CreateDirectory(p, sa) })
+	}
+	h.must(err)
+	_, err = List()
+	wantError(t, err, h.path("table"), os.ErrPermission)
+	if aside, err := filepath.Glob(h.path("table.untrusted-*")); err != nil || len(aside) != 0 {
+		t.Errorf("moved aside are %q, %v", aside, err)
+	}
+}
+
 func TestALayerFileOfAnotherOwnerIsNotBelievedAndItsSourceClosesTheLayer(t *testing.T) {
 	h := newWinHost(t)
 	h.must(h.scratch().Mount(h.path("target")))

@@ -10,8 +10,9 @@ import (
 
 // target is a path at which a layer is shown.
 type target struct {
-	// Path is as the caller gave it. Resolved is the same without links and 8.3 names on the
-	// way, which may go or lead elsewhere before Unmount: everything is done at Resolved.
+	// Path is as the caller gave it. Resolved is the same path without links and 8.3 names on
+	// the way. Those may be gone or lead elsewhere by the time of Unmount, so everything is
+	// done at Resolved.
 	Path     string `json:"path"`
 	Resolved string `json:"resolved"`
 	Key      key    `json:"key"`
@@ -21,6 +22,11 @@ type target struct {
 	// Made is set when the target was absent, and Mount makes its directory for the binding. Unmount
 	// removes the directory.
 	Made bool `json:"made,omitempty"`
+	// MadeID is the ID of that directory. Where another layer was bound above the target, the
+	// directory is in that layer, and once that binding is gone, the path may lead to a directory
+	// of a user. It is empty in the record of a process that was killed before the end of Mount,
+	// and where the directory was missing at an Unmount, which may make it anew.
+	MadeID string `json:"madeID,omitempty"`
 	// ReadOnly is set when the bind filter refuses to write through the target.
 	ReadOnly bool `json:"readOnly,omitempty"`
 	// Replaced is set when the target was an empty directory, whose place the link takes.
@@ -79,6 +85,21 @@ func (at *target) isLinked(r *record) (bool, error) {
 	return err == nil && sameLink(text, r.destination()), errors.Wrap(err, "failed to look at the target")
 }
 
+// removeMade removes the directory that Mount made for a binding. It leaves alone one that somebody has
+// put in its place, as far as can be known, and one that is not empty any more.
+func (at *target) removeMade() error {
+	if at.MadeID != "" {
+		id, err := fileID(at.Resolved)
+		if errors.Is(err, os.ErrNotExist) || err == nil && id != at.MadeID {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return removeEmptyDir(at.Resolved)
+}
+
 // link puts the link to the layer at the target. Each of its steps is retried by itself: the
 // directory must not be removed twice.
 func (at *target) link(r *record, pause pauser) error {
@@ -93,7 +114,9 @@ func (at *target) link(r *record, pause pauser) error {
 	}
 	// Windows may have been told not to follow the link (fsutil behavior set SymlinkEvaluation,
 	// moby 38220), and the volume may be late.
-	isLate := func(err error) bool { return errors.Is(err, os.ErrNotExist) && !isGone(at.Resolved) }
+	isLate := func(err error) bool {
+		return (isVolumeGone(err) || isAny(err, transient...)) && !isGone(at.Resolved)
+	}
 	err := pause.retry(context.Background(), isLate, func() error {
 		info, err := os.Stat(at.Resolved)
 		if err == nil && !info.IsDir() {
@@ -128,6 +151,12 @@ func (at *target) unlink(r *record) error {
 		return nil
 	}
 	return errors.Wrap(err, "failed to put the directory back")
+}
+
+// isNoDirectory reports whether something other than a directory is at path.
+func isNoDirectory(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && !info.IsDir()
 }
 
 // isEmpty reports whether a directory is empty, or absent, or cannot be read.

@@ -1,6 +1,7 @@
 package mount
 
 import (
+	stderrors "errors"
 	"os"
 	"path/filepath"
 
@@ -30,7 +31,7 @@ func newTarget(path string) (target, error) {
 		final, folded = filepath.Join(final, name), joinFolded(folded, name, exact)
 	}
 	at := target{Path: filepath.Join(filepath.Dir(path), name), Resolved: final, Key: keyOf(folded)}
-	return at, checkPath(at.Path)
+	return at, stderrors.Join(checkPath(at.Path), checkText(at.Resolved)) // a record cannot hold what is not Unicode
 }
 
 // resolveSource returns the directory of a layer without links, substituted drives and 8.3 names, and its
@@ -49,9 +50,13 @@ func canonical(path string) (resolved, folded string, exact bool, err error) {
 	if err == nil {
 		return resolved, folded, exact, nil
 	}
-	parent, name := filepath.Dir(path), filepath.Base(path)
-	if !errors.Is(err, os.ErrNotExist) || parent == path {
+	if !isVolumeGone(err) {
 		return "", "", false, errors.Wrapf(err, "failed to resolve %s", path)
+	}
+	parent, name := filepath.Dir(path), filepath.Base(path)
+	if parent == path { // a drive or share that has gone
+		resolved = verbatimPath(path)
+		return resolved, foldCase(resolved), false, nil
 	}
 	resolved, folded, exact, err = canonical(parent)
 	return filepath.Join(resolved, name), joinFolded(folded, name, exact), exact, err

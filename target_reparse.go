@@ -40,6 +40,18 @@ func sameWindowsLink(a, b string) bool {
 	return strings.EqualFold(barePath(a), barePath(b))
 }
 
+// verbatimPath returns a path in the form in which Windows names an open file.
+func verbatimPath(path string) string {
+	switch {
+	case strings.HasPrefix(path, `\\?\`):
+		return path
+	case strings.HasPrefix(path, `\\`):
+		return `\\?\UNC` + path[1:]
+	default:
+		return `\\?\` + path
+	}
+}
+
 func barePath(text string) string {
 	text = strings.TrimPrefix(strings.TrimPrefix(text, `\??\`), `\\?\`)
 	if len(text) > 4 && strings.EqualFold(text[:4], `UNC\`) {

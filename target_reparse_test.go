@@ -42,6 +42,19 @@ func TestAReparsePointThatIsCutShortOrNoLinkIsRefused(t *testing.T) {
 	wantError(t, err, "is not a symbolic link")
 }
 
+func TestAPathInTheFormInWhichWindowsNamesAnOpenFileIsTheSamePath(t *testing.T) {
+	for path, want := range map[string]string{
+		`Q:\`:                `\\?\Q:\`,
+		`\\server\share\`:    `\\?\UNC\server\share\`,
+		`\\?\Volume{a}\`:     `\\?\Volume{a}\`,
+		`\\?\UNC\srv\share\`: `\\?\UNC\srv\share\`,
+	} {
+		if got := verbatimPath(path); got != want || !sameWindowsLink(got, path) {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}
+
 func TestLinksAreComparedByWhereTheyLead(t *testing.T) {
 	for _, test := range []struct {
 		a, b string

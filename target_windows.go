@@ -2,6 +2,7 @@ package mount
 
 import (
 	stderrors "errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -101,7 +102,8 @@ func removeDirWith(path string, flags uint32) error {
 }
 
 // removeOpen removes an open file. With POSIX semantics its name is free at once, even while a scanner has it
-// open. Windows Server 2016 does not support them: there the name is free once all have closed the file.
+// open. Where the system or the file system does not support them (before Windows 10 1607, or on FAT), the
+// name is free once everybody has closed the file.
 func removeOpen(file windows.Handle) error {
 	flags := uint32(windows.FILE_DISPOSITION_DELETE | windows.FILE_DISPOSITION_POSIX_SEMANTICS)
 	err := windows.SetFileInformationByHandle(file, windows.FileDispositionInfoEx, (*byte)(unsafe.Pointer(&flags)), uint32(unsafe.Sizeof(flags)))
@@ -122,10 +124,22 @@ func checkDirectory(handle windows.Handle) error {
 	return err
 }
 
+// fileID returns what tells a file from others on its volume, and with the serial number of the volume also
+// from those on most others: scratch disks are copies of one another. A link is not followed.
+func fileID(path string) (id string, err error) {
+	err = withFile("identify", path, windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(file windows.Handle) error {
+		var info windows.ByHandleFileInformation
+		err := windows.GetFileInformationByHandle(file, &info)
+		id = fmt.Sprintf("%08x-%08x%08x", info.VolumeSerialNumber, info.FileIndexHigh, info.FileIndexLow)
+		return err
+	})
+	return id, err
+}
+
 // finalPath returns the path of a file that exists, in its own case and without 8.3 names and links. A
 // link at its end stays unless follow is set. Folded is the same for all paths that differ in case only,
 // unless names in a directory on the way differ by case (fsutil file setCaseSensitiveInfo). Exact
-// reports whether path is such a directory.
+// reports whether path is a directory in which names that differ only in case are different files.
 func finalPath(path string, follow bool) (final, folded string, exact bool, err error) {
 	var flags uint32
 	if !follow {

@@ -152,6 +152,25 @@ func TestATargetIsReachedAlsoWhenItsDriveHasGone(t *testing.T) {
 	}
 }
 
+func TestUnmountOfAPathOnADriveThatIsNotThereIsNil(t *testing.T) {
+	h := newWinHost(t)
+	h.must(h.scratch().Mount(h.path("target")))
+	for _, path := range []string{`Q:\mnt\a`, `\\?\Volume{00000000-0000-0000-0000-000000000000}\a`} {
+		if _, err := os.Stat(path); err == nil {
+			t.Skipf("there is a drive %s", path)
+		}
+		h.must(Unmount(path, 0))
+		h.must(UnmountAll(path, 0))
+		h.must(UnmountRecursive(path, 0))
+		_, err := Lookup(path)
+		wantError(t, err, "look up mount", os.ErrNotExist)
+		wantError(t, h.scratch().Mount(path), "failed to mount at", os.ErrNotExist)
+	}
+	h.wantOpen("2")
+	h.must(Unmount(h.path("target"), 0))
+	h.wantNothing()
+}
+
 // makeDrive makes a drive of a directory, as subst does, and returns what removes
 // it.
 func makeDrive(t *testing.T, drive, dir string) (remove func()) {

@@ -85,8 +85,10 @@ func removeTemp(mt *mounter, root string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := mt.table.recordAt(at.Key); !errors.Is(err, os.ErrNotExist) {
+	if _, err := mt.table.recordAt(at.Key); err == nil {
 		return nil // Unmount has reported it
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return errors.WithMessagef(err, "the temporary directory %s stays", root)
 	}
 	err = mt.table.pause.whileBusy(func() error { return removeDir(root) })
 	if errors.Is(err, os.ErrNotExist) { // Unmount failed before it put the directory back

@@ -468,6 +468,15 @@ func TestTheLocationOfTemporaryMountsIsMadeWhereItIsAbsent(t *testing.T) {
 	wantError(t, setTempLocation("\x00"), "invalid location")
 }
 
+func TestATemporaryDirectoryThatStaysIsInTheError(t *testing.T) {
+	h := tempHost(t)
+	h.write(h.path("table"), "no table")
+	for _, mounts := range [][]Mount{nil, {*h.scratch("2")}} {
+		err := h.withTempMount(context.Background(), mounts, func(string) error { return nil })
+		wantError(t, err, "the temporary directory "+h.path("mnt", "containerd-mount"))
+	}
+}
+
 func TestATemporaryDirectoryIsRemovedWhereThereIsNoTable(t *testing.T) {
 	h := tempHost(t)
 	if err := h.withTempMount(context.Background(), nil, func(string) error { return nil }); err != nil {

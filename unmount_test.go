@@ -411,6 +411,7 @@ func TestUnmountLeavesALayerOpenThatOtherCodeOpenedOnceMore(t *testing.T) {
 	h.model.Personality.NewVolume = true
 	m := h.scratch("2")
 	h.mustMount(m, h.target("a"))
+	h.model.Personality.VolumeLate = 9 // so that HCS does not tell
 	for _, err := range []error{h.model.UnprepareLayer(m.Source), h.model.DeactivateLayer(m.Source), h.model.ActivateLayer(m.Source)} {
 		if err != nil {
 			t.Fatal(err)
@@ -418,6 +419,35 @@ func TestUnmountLeavesALayerOpenThatOtherCodeOpenedOnceMore(t *testing.T) {
 	}
 	h.mustUnmount(h.target("a"))
 	h.wantOpen("2")
+}
+
+func TestUnmountThatCouldNotCloseALayerLeavesItOpenOnceOtherCodeHasOpenedItAgain(t *testing.T) {
+	for name, again := range map[string]func(h *host, m *Mount) error{
+		"by target": unmountA,
+		"by source": unmountSource,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			h.model.Personality.NewVolume = true
+			m := h.scratch("2")
+			h.mustMount(m, h.target("a"))
+			h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+			wantError(t, h.unmount(h.target("a")), "is still open", errorSharingViolation)
+			h.model.Before = nil
+			for _, err := range []error{h.model.DeactivateLayer(m.Source), h.model.ActivateLayer(m.Source)} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := again(h, m); err != nil {
+				t.Fatal(err)
+			}
+			h.wantOpen("2")
+			if left := h.tableFiles(); len(left) != 0 {
+				t.Errorf("left in the table: %q", left)
+			}
+		})
+	}
 }
 
 func TestUnmountRefusesAPathThatIsMalformed(t *testing.T) {

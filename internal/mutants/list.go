@@ -21,15 +21,12 @@ var mutants = []mutant{
 	}
 `},
 	{bug: "the link is made before its volume is on record", file: "mounter.go", run: "KilledAtAny/likely",
-		old: `		err = e.save(true)
-	}
-	added`,
-		new: `	}
-	added`},
+		old: "err == nil {\n			err = e.save(true)\n",
+		new: "err == nil {\n			err = nil\n"},
 	{bug: "the layer is closed before its link is removed", file: "mounter.go", run: "IsGoneBefore",
 		old: "	err := mt.hideAll(e, leaving)\n",
 		new: `	if isOurs && len(rest.Targets) == 0 {
-		_ = mt.closeLayer(&e.record, true)
+		_ = mt.closeForCertain(&e.record)
 	}
 	err := mt.hideAll(e, leaving)
 `},
@@ -37,7 +34,7 @@ var mutants = []mutant{
 		old: "func (e *entry) drop() error {\n",
 		new: `func (e *entry) drop() error {
 	for _, at := range e.Targets {
-		if err := e.table.removeIndex(at.Key); err != nil {
+		if err := e.table.removeIndex(at.Key, e.Key); err != nil {
 			return err
 		}
 	}
@@ -45,7 +42,7 @@ var mutants = []mutant{
 
 	// The undo.
 	{bug: "a failed Prepare leaves the layer active", file: "layer.go", run: "NoFault/likely|OtherErrors",
-		old: `	return o.closeAfter(err, r, true)
+		old: `	return o.closeAfter(err, r)
 }
 
 // mountPath`,
@@ -54,7 +51,7 @@ var mutants = []mutant{
 
 // mountPath`},
 	{bug: "a failed GetLayerMountPath leaves the layer open", file: "layer.go", run: "OtherErrors",
-		old: `			return o.closeAfter(err, r, true)
+		old: `			return o.closeAfter(err, r)
 		}
 		return nil
 `,
@@ -63,12 +60,18 @@ var mutants = []mutant{
 		return nil
 `},
 	{bug: "a transient error of Activate leaves the disk attached", file: "layer.go", run: "TransientError",
-		old: "		return o.closeAfter(mark(err, errAgain), r, false)\n",
-		new: "		return mark(err, errAgain)\n"},
+		old: "		closeErr := o.closeLayer(r)\n",
+		new: "		closeErr := error(nil)\n"},
+	{bug: "a doubtful undo of Activate counts as done", file: "layer.go", run: "DoubtfulIsOnRecord",
+		old: "	if err != nil && doubtful && ", new: "	if false && "},
+	{bug: "a late volume of a failed Activate is not waited for", file: "layer.go", run: "AttachedTheDisk",
+		old: "o.pause.until(ctx, func() bool { return o.volumeOf(r.Source) != \"\" }):", new: "o.volumeOf(r.Source) != \"\":"},
 	{bug: "a failed link leaves the layer open", file: "mounter.go", run: "Meanwhile|NotFollowed",
 		old: "		return withUndo(err, mt.unmountFrom(e, added))\n", new: "		return err\n"},
 	{bug: "a record that cannot be written leaves its index", file: "mounter.go", run: "CannotBeWritten|NoFailedChange/likely",
-		old: "		return withUndo(err, stderrors.Join(mt.table.sweep(r.Key), mt.table.removeIndex(at.Key)))\n", new: "		return err\n"},
+		old: "		return withUndo(err, stderrors.Join(mt.table.sweep(r.Key), mt.table.remove(mt.table.indexPath(at.Key))))\n", new: "		return err\n"},
+	{bug: "a record that could not be flushed counts", file: "table_entry.go", run: "NoFailedChange",
+		old: "		return stderrors.Join(err, e.file.Truncate(e.size))", new: "		return err"},
 	{bug: "an undo that fails is not in the error", file: "layer_codes.go", run: "FailedUndo",
 		old: "	return fmt.Errorf(\"%w; undo: %w\", err, undo)\n", new: "	return err\n"},
 	{bug: "an undo that fails drops the record", file: "layer.go", run: "FailedUndo",
@@ -139,6 +142,8 @@ var mutants = []mutant{
 	// What proves that a layer is open or closed.
 	{bug: "a layer that other code has opened again is closed", file: "mounter.go", run: "OpenedOnceMore",
 		old: " && (!e.isShown() || mt.isOpen(&e.record))\n", new: "\n"},
+	{bug: "a repeated Unmount closes a layer that other code has opened again", file: "layer.go", run: "OnceOtherCodeHasOpened",
+		old: "now != \"\" && !strings", new: "false && !strings"},
 	{bug: "HCS refusing keeps a layer open whose volume has gone", file: "layer.go", run: "OnceItsVolumeHasGone",
 		old: "		if !isReachable(r.Volume) {\n", new: "		if !isReachable(r.Volume) && deactivateErr == nil {\n"},
 	{bug: "HCS reporting success closes a layer whose volume is there", file: "layer.go", run: "NoFault/(prepared-ignored|all-different-a)",
@@ -155,7 +160,7 @@ var mutants = []mutant{
 		old: "append([]syscall.Errno{errorSharingViolation}, transient...)", new: "transient"},
 	{bug: "a layer that other code has open is closed", file: "layer.go", run: "OpenElsewhere",
 		old: "		// Somebody else may have the layer open, and must keep it.\n		return mark(err, errAgain)\n",
-		new: "		return o.closeAfter(mark(err, errAgain), r, false)\n"},
+		new: "		return o.closeAfter(mark(err, errAgain), r)\n"},
 	{bug: "a timeout of Prepare is final", file: "layer_codes.go", run: "TransientError",
 		old: "append([]syscall.Errno{errorTimeout}, transient...)", new: "transient"},
 	{bug: "a volume that lingers after a close is taken for an open layer", file: "layer.go", run: "ForAnInstantAfterAClose",
@@ -164,6 +169,8 @@ var mutants = []mutant{
 	// The files of the table.
 	{bug: "a line with another checksum counts", file: "table_record.go", run: "AnotherChecksum",
 		old: "		if string(sum) != fmt.Sprintf(\"%08x\", crc32.ChecksumIEEE(text)) {\n", new: "		if _ = sum; text == nil {\n"},
+	{bug: "an index of another layer goes with a record", file: "table.go", run: "IndexOfAnotherLayer",
+		old: "now.valid() && now != layer", new: "now == \"\""},
 	{bug: "a newer format is read as this one", file: "table_record.go", run: "Damaged",
 		old: "major != \"1\" {", new: "major == \"\" {"},
 	{bug: "a line without its end counts", file: "table_record.go", run: "LastWholeLine",
@@ -205,10 +212,20 @@ var mutants = []mutant{
 		old: "			err = nil // it is gone\n		}\n", new: "		}\n		_, err = isListed, nil\n"},
 	{bug: "a binding that has gone keeps its record", file: "binding.go", run: "ThatHasGoneIsNoError",
 		old: "			err = nil // it is gone\n", new: ""},
+	{bug: "a binding that is out of reach is forgotten", file: "binding.go", run: "IsOutOfReach",
+		old: "isAbsent || isNoDirectory(at.Resolved)", new: "isAbsent || !isDirectory(at.Resolved)"},
 	{bug: "the filter is asked about bindings of an earlier start", file: "mounter.go", run: "NoFault/likely",
 		old: "	case at.Bound == mt.boot:\n		if err := mt.unbind", new: "	case at.Bound != neverBound:\n		if err := mt.unbind"},
 	{bug: "a directory that was made stays", file: "mounter.go", run: "RemovedAgain",
-		old: "	if !at.Made {\n		return nil\n	}\n", new: "	if at.Made {\n		return nil\n	}\n"},
+		old: "	if !at.Made {\n		return nil\n	}\n	err :=", new: "	if at.Made {\n		return nil\n	}\n	err :="},
+	{bug: "a binding that was never made is taken away", file: "mounter.go", run: "CouldNotBeUndone",
+		old: "			added.Bound, added.Made = neverBound, false\n", new: ""},
+	{bug: "the volume of an earlier activation is shown", file: "layer.go", run: "EarlierActivation",
+		old: "isVolume(path) && isReachable(path) || r.ReadOnly", new: "isVolume(path) || r.ReadOnly"},
+	{bug: "a user's directory is taken for the one that Mount made", file: "target.go", run: "InThePlaceOfOneMade",
+		old: "err == nil && id != at.MadeID", new: "err == nil && id == \"\""},
+	{bug: "a parent that is reached through a link is hidden", file: "mounter.go", run: "WouldHideAParent",
+		old: "{barePath(given), barePath(resolved)}", new: "{barePath(given), barePath(given + resolved[:0])}"},
 	{bug: "a live binding is mounted over", file: "mounter.go", run: "ALiveBinding",
 		old: "	isPresent := at.Bound == mt.boot && ", new: "	isPresent := false && "},
 	{bug: "a binding is not tried again while its volume is late", file: "binding.go", run: "IsLateForTheBindFilter",
