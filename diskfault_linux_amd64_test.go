@@ -73,6 +73,11 @@ func TestNoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 								t.Errorf("the failed mount left on record %+v, where there was %+v", after, records)
 							}
 						}
+						for _, r := range h.records() {
+							if s.kept && r.Boot == h.boot && !fault.onward {
+								t.Errorf("the layer that other code has open is on record as ours: %+v", r)
+							}
+						}
 						// On a full disk nothing can be remembered, which the error says.
 						mayLack := fault.space && err != nil && (strings.Contains(err.Error(), "failed to put the directory back") ||
 							strings.Contains(err.Error(), "failed to remove the link"))

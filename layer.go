@@ -3,6 +3,7 @@ package mount
 import (
 	"context"
 	stderrors "errors"
+	"os"
 	"strings"
 
 	"github.com/pkg/errors"
@@ -39,7 +40,7 @@ func (o *opener) openLayer(ctx context.Context, r *record) error {
 	doubtful := false // whether an attempt has failed after which the disk may still be attached
 	err := o.pause.retry(ctx, isTransient, func() (err error) {
 		r.Volume = ""
-		if err := o.activate(ctx, r); err != nil {
+		if err := o.activate(r); err != nil {
 			doubtful = doubtful || errors.Is(err, errDoubtful)
 			return err
 		}
@@ -59,7 +60,7 @@ func (o *opener) openLayer(ctx context.Context, r *record) error {
 	return err
 }
 
-func (o *opener) activate(ctx context.Context, r *record) error {
+func (o *opener) activate(r *record) error {
 	err := errors.Wrapf(o.hcs.ActivateLayer(r.Source), "failed to activate layer %s", r.Source)
 	switch {
 	case isAny(err, transient...) && !r.ReadOnly:
@@ -74,7 +75,7 @@ func (o *opener) activate(ctx context.Context, r *record) error {
 	case isAny(err, transientActivate...):
 		// Somebody else may have the layer open, and must keep it.
 		return mark(err, errAgain)
-	case err != nil && !r.ReadOnly && o.pause.until(ctx, func() bool { return o.volumeOf(r.Source) != "" }):
+	case err != nil && !r.ReadOnly && o.pause.until(context.Background(), func() bool { return o.volumeOf(r.Source) != "" }):
 		return o.closeAfter(err, r) // openElsewhere saw no volume, so this call has attached the disk
 	}
 	return err
@@ -94,11 +95,18 @@ func (o *opener) prepare(r *record) error {
 
 // mountPath returns the path that shows an open layer. The volume of a writable layer may be late, and HCS
 // may name that of an earlier activation for an instant. When HCS names no volume, it is the path that HCS
-// returned, or else the layer's directory.
+// returned, or else the layer's directory. A volume that mountPath returns has been reached.
 func (o *opener) mountPath(ctx context.Context, r *record) (path string, err error) {
 	answered := o.pause.until(ctx, func() bool {
-		path, err = o.hcs.GetLayerMountPath(r.Source)
-		return err == nil && (isVolume(path) && isReachable(path) || r.ReadOnly) || err != nil && !isAny(err, transient...)
+		if path, err = o.hcs.GetLayerMountPath(r.Source); err != nil {
+			return !isAny(err, transient...)
+		}
+		path = strings.TrimRight(path, `\/`)
+		if isVolume(path) && !isReachable(path) {
+			err = errors.Wrap(os.ErrNotExist, path)
+			return false
+		}
+		return isVolume(path) || r.ReadOnly
 	})
 	if !answered && err == nil {
 		err = ctx.Err()
@@ -106,16 +114,15 @@ func (o *opener) mountPath(ctx context.Context, r *record) (path string, err err
 	if path == "" {
 		path = r.Source
 	}
-	return strings.TrimRight(path, `\/`), errors.Wrapf(err, "failed to get mount path of layer %s", r.Source)
+	return path, errors.Wrapf(err, "failed to get mount path of layer %s", r.Source)
 }
 
-// openElsewhere returns the volume of a layer that other code has open, or "". A volume that HCS still
-// names for an instant after a close does not count. For a read-only layer, which has no volume, it
-// returns "".
+// openElsewhere returns the volume of a layer that other code has open, or "". A volume that stays for an
+// instant after a close does not count. For a read-only layer, which has no volume, it returns "".
 func (o *opener) openElsewhere(ctx context.Context, source string) (volume string) {
 	noVolume := o.pause.until(ctx, func() bool {
 		volume = o.volumeOf(source)
-		return volume == "" || !isReachable(volume)
+		return volume == ""
 	})
 	if noVolume {
 		return ""
@@ -123,10 +130,13 @@ func (o *opener) openElsewhere(ctx context.Context, source string) (volume strin
 	return volume
 }
 
-// volumeOf returns the volume that HCS names for a layer, or "".
+// volumeOf returns the volume that HCS names for a layer, or "". One that cannot be reached does not count:
+// HCS may still name that of an earlier activation.
 func (o *opener) volumeOf(source string) string {
-	if path, err := o.hcs.GetLayerMountPath(source); err == nil && isVolume(path) {
-		return strings.TrimRight(path, `\/`)
+	path, err := o.hcs.GetLayerMountPath(source)
+	path = strings.TrimRight(path, `\/`)
+	if err == nil && isVolume(path) && isReachable(path) {
+		return path
 	}
 	return ""
 }
@@ -182,7 +192,7 @@ func (o *opener) tryClose(r *record) error {
 		r.Volume = o.volumeOf(r.Source) // after the close HCS may no longer name it
 	} else if isVolume(r.Volume) && !isReachable(r.Volume) {
 		// Other code has closed the layer. If it has also opened it again, it must keep it.
-		if now := o.volumeOf(r.Source); now != "" && !strings.EqualFold(now, r.Volume) && isReachable(now) {
+		if now := o.volumeOf(r.Source); now != "" && !strings.EqualFold(now, r.Volume) {
 			return nil
 		}
 	}

@@ -2,7 +2,6 @@ package mount
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -82,8 +81,8 @@ var mountTable struct {
 }
 
 // SetTableDir sets the directory of the mount table, in place of %ProgramData%\windows-layer-mounts.
-// Every process that shares layers must set the same one, before it mounts. The last directory of the
-// path is made when the table is first needed. SetTableDir refuses a path that is relative, malformed or
+// Every process that shares layers must set the same one, before it mounts: what is on record in another
+// table is out of its sight. The last directory of the path is made when the table is first needed. SetTableDir refuses a path that is relative, malformed or
 // the root of a volume, and a directory that holds anything but a mount table.
 //
 // Only Administrators and SYSTEM keep access to the directory, unless its access list is protected
@@ -97,11 +96,14 @@ func SetTableDir(dir string) error {
 	if len(elements(dir)) == 0 {
 		return errors.Errorf("mount table: %q is the root of a volume", dir)
 	}
-	if err := checkContent(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := checkContent(dir); err != nil && hasTrustedOwner(dir) {
 		return errors.Wrap(err, "mount table")
 	}
 	mountTable.Lock()
 	defer mountTable.Unlock()
+	if t := mountTable.table; t != nil && t.dir == dir {
+		return nil
+	}
 	mountTable.table = &table{dir: dir, pause: pause}
 	return nil
 }

@@ -168,6 +168,7 @@ func (mt *mounter) openAndShow(ctx context.Context, r record, at target) error {
 		if err = mt.openLayer(ctx, &e.record); err == nil {
 			err = e.save(true)
 		} else if !errors.Is(err, errLeftOpen) {
+			e.Boot = "" // should the record stay, it says that the layer is not ours to close
 			return withUndo(err, e.drop())
 		}
 		if err != nil && added.Bound != "" {

@@ -430,10 +430,39 @@ func TestTheVolumeOfAnEarlierActivationIsNotShown(t *testing.T) {
 	m := h.scratch("2")
 	var stale string
 	h.inVolume(m, func(volume string) { stale = strings.TrimSuffix(volume, "/") })
+	for calls := 0; calls <= 12; calls++ {
+		h.mounter.hcs = &staleNames{h.model, stale, calls}
+		if err := h.mount(m, h.target("a")); err != nil && calls >= 5 {
+			wantError(t, err, "failed to get mount path of layer", os.ErrNotExist)
+		} else if err != nil {
+			t.Error(err)
+		} else {
+			h.wantAt(h.target("a"), "link to "+h.link(m))
+			h.mustUnmount(h.target("a"))
+		}
+		h.wantClosed()
+	}
+}
+
+func TestAStaleVolumeDoesNotProveThatTheUndoHasClosedTheLayer(t *testing.T) {
+	h := newHost(t)
+	h.model.Personality.NewVolume = true
+	m := h.scratch("2")
+	var stale string
+	h.inVolume(m, func(volume string) { stale = strings.TrimSuffix(volume, "/") })
 	h.mounter.hcs = &staleNames{h.model, stale, 2}
-	h.mustMount(m, h.target("a"))
-	h.wantAt(h.target("a"), "link to "+h.link(m))
-	h.mustUnmount(h.target("a"))
+	refused := false
+	h.model.Before = func(call hcsmodel.Call, _ string) error {
+		switch {
+		case call == hcsmodel.Prepare:
+			return errorTimeout
+		case call == hcsmodel.Deactivate && !refused:
+			refused = true
+			return errorNotReady
+		}
+		return nil
+	}
+	wantError(t, h.mount(m, h.target("a")), "failed to prepare layer", errorTimeout)
 	h.wantClosed()
 }
 
@@ -1161,7 +1190,9 @@ func TestAnActivationThatFailsThoughItAttachedTheDiskIsUndone(t *testing.T) {
 			}
 			return nil
 		}
-		wantError(t, h.mount(h.scratch("2"), h.target("a")), "failed to activate layer", errorGenFailure)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // which ends no undo
+		wantError(t, mountIn(ctx, h.mounter, h.scratch("2"), h.target("a")), "failed to activate layer", errorGenFailure)
 		h.wantClosed()
 	}
 }

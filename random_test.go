@@ -166,7 +166,7 @@ type random struct {
 	// users has the places at which what is there is a user's.
 	users map[string]bool
 
-	ops, elsewhereOps, faulty int
+	ops, elsewhereOps, faulty, away int
 }
 
 func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
@@ -176,6 +176,7 @@ func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 	tb.dir = r.dir
 	r.write(r.path("user", "data"), "mine")
 	r.mkdir(r.path("temp"))
+	r.mkdir(r.path("gone"))
 	tempMountLocation = r.path("temp")
 	rt.Cleanup(func() { tempMountLocation = "" })
 	for _, name := range randomLayers {
@@ -565,6 +566,31 @@ func (r *random) startAgain() {
 	}
 }
 
+// putAway removes what is at a path, if anything. It keeps it elsewhere: Linux would give its ID to
+// another directory, which Windows does not.
+func (r *random) putAway(path string) {
+	r.away++
+	if err := os.Rename(path, r.path("gone", fmt.Sprint(r.away))); err != nil && !os.IsNotExist(err) {
+		r.t.Fatal(err)
+	}
+}
+
+// hasMade reports whether a directory has the ID of one that was made for a binding, on record.
+func (r *random) hasMade(path string) bool {
+	id, err := fileID(path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, record := range r.records() {
+		for _, at := range record.Targets {
+			if at.MadeID == id {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // put is what a user does at a place: what is there, also our link, goes, and
 // something else comes.
 func (r *random) put(rt *rapid.T) {
@@ -575,22 +601,16 @@ func (r *random) put(rt *rapid.T) {
 		return // Windows removes no directory that is in use
 	}
 	path := r.path(place)
-	newDir := r.mkdir(r.path("new")) // while the old one is there, or it could get the same ID
-	if err := os.RemoveAll(path); err != nil {
-		r.t.Fatal(err)
-	}
+	r.putAway(path)
 	r.users[place] = thing != absent
-	if thing == emptyDir {
-		if err := os.Rename(newDir, path); err != nil {
-			r.t.Fatal(err)
-		}
-	} else if err := os.Remove(newDir); err != nil {
-		r.t.Fatal(err)
-	}
 	switch thing {
 	case absent:
 		delete(r.world.at, place)
 		return
+	case emptyDir:
+		for r.mkdir(path); r.hasMade(path); r.mkdir(path) {
+			r.putAway(path)
+		}
 	case userFile:
 		r.write(path, "mine")
 	case userDir:

@@ -110,6 +110,36 @@ func TestATableThatItsOwnerKeepsFromThisUserStaysWhereItIs(t *testing.T) {
 	}
 }
 
+func TestATableThatAnotherUserMadeInAdvanceIsMovedAsideAlsoWhenItIsSet(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "table")
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "planted"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	giveAway(t, dir)
+	useTable(t, dir)
+	if err := mountTable.hold(); err != nil {
+		t.Fatal(err)
+	}
+	if !isTrusted(t, dir) {
+		t.Errorf("%s is not ours", dir)
+	}
+}
+
+func TestATableThatIsSetAgainStaysTheSame(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "table")
+	useTable(t, dir)
+	table := mountTable.table
+	if err := SetTableDir(dir + `\`); err != nil {
+		t.Fatal(err)
+	}
+	if mountTable.table != table {
+		t.Error("it is another one, and the one before is held open")
+	}
+}
+
 func TestALayerFileOfAnotherOwnerIsNotBelievedAndItsSourceClosesTheLayer(t *testing.T) {
 	h := newWinHost(t)
 	h.must(h.scratch().Mount(h.path("target")))
