@@ -210,7 +210,7 @@ func TestATargetThatWouldHideAParentIsRefused(t *testing.T) {
 	h := newHost(t)
 	symlink(t, h.path("elsewhere"), h.path("link"))
 	h.mkdir(h.path("elsewhere"))
-	r := record{Source: h.path("layers/2"), Parents: []string{h.path("layers/1"), h.path("more/layers/0"), h.path("link/layers/0")}}
+	r := record{Source: h.path("layers/2"), Resolved: h.path("layers/2"), Parents: []string{h.path("layers/1"), h.path("more/layers/0"), h.path("link/layers/0")}}
 	for _, path := range []string{"layers/1", "layers/1/Files", "more", "more/layers/0", "elsewhere", "link"} {
 		at := target{Path: h.path(path), Resolved: h.path(path)}
 		wantError(t, h.checkHides(&r, &at), "it would hide files of ")
@@ -433,12 +433,7 @@ func TestAfterAMountThatCouldNotBeUndoneWhatAUserHasAtTheTargetStays(t *testing.
 	denied, _ := hcsmodel.Named("bindings-denied")
 	for _, call := range []hcsmodel.Call{hcsmodel.Activate, hcsmodel.Prepare} {
 		h := bindingHost(t, denied)
-		h.model.After = func(now hcsmodel.Call, layer string) error {
-			if now == call {
-				return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
-			}
-			return nil
-		}
+		h.model.After = failing(errorGenFailure, call)
 		h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
 		wantError(t, h.mount(h.scratch("2"), h.target("a")), "undo: ", errorSharingViolation)
 		h.model.Before, h.model.After = nil, nil
@@ -454,12 +449,7 @@ func TestAfterAMountThatCouldNotBeUndoneWhatAUserHasAtTheTargetStays(t *testing.
 func TestABindingThatIsRemovedThoughTheFilterSaysOtherwiseIsNoError(t *testing.T) {
 	h := bindingHost(t, hcsmodel.Likely)
 	h.mustMount(h.scratch("2"), h.target("a"))
-	h.model.After = func(call hcsmodel.Call, layer string) error {
-		if call == hcsmodel.Unbind {
-			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
-		}
-		return nil
-	}
+	h.model.After = failing(errorGenFailure, hcsmodel.Unbind)
 	h.mustUnmount(h.target("a"))
 	h.wantClosed()
 }

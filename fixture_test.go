@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -394,11 +395,15 @@ func (h *host) failOpening(name hcsmodel.Call, codes ...syscall.Errno) {
 
 // failEvery makes every call of these names fail with code, before it has an effect.
 func (h *host) failEvery(code syscall.Errno, names ...hcsmodel.Call) {
-	h.model.Before = func(call hcsmodel.Call, layer string) error {
-		for _, name := range names {
-			if call == name {
-				return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
-			}
+	h.model.Before = failing(code, names...)
+}
+
+// failing returns what makes every call of these names fail with code: as Before of a model before
+// it has an effect, as After once it has had it.
+func failing(code syscall.Errno, names ...hcsmodel.Call) func(hcsmodel.Call, string) error {
+	return func(call hcsmodel.Call, layer string) error {
+		if slices.Contains(names, call) {
+			return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
 		}
 		return nil
 	}

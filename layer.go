@@ -120,13 +120,10 @@ func (o *opener) mountPath(ctx context.Context, r *record) (path string, err err
 // openElsewhere returns the volume of a layer that other code has open, or "". A volume that stays for an
 // instant after a close does not count. For a read-only layer, which has no volume, it returns "".
 func (o *opener) openElsewhere(ctx context.Context, source string) (volume string) {
-	noVolume := o.pause.until(ctx, func() bool {
+	o.pause.until(ctx, func() bool {
 		volume = o.volumeOf(source)
 		return volume == ""
 	})
-	if noVolume {
-		return ""
-	}
 	return volume
 }
 

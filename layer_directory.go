@@ -53,3 +53,9 @@ func isDirectory(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && info.IsDir()
 }
+
+// isNoDirectory reports whether something other than a directory is at path.
+func isNoDirectory(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && !info.IsDir()
+}

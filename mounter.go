@@ -93,15 +93,18 @@ func newRecord(m *Mount) (record, error) {
 // find the layer or its parents, other processes could not find the table, and Unmount could not find a
 // target below.
 func (mt *mounter) checkHides(r *record, at *target) error {
-	for _, given := range append([]string{r.Source, mt.table.dir}, r.Parents...) {
+	needed := []string{r.Source, r.Resolved}
+	for _, given := range append([]string{mt.table.dir}, r.Parents...) {
 		resolved, _, _, err := canonical(given)
 		if err != nil {
 			return errors.WithMessagef(err, "failed to mount at %s", at.Path)
 		}
-		for _, path := range []string{barePath(given), barePath(resolved)} {
-			if covered := barePath(at.Resolved); isIn(path, covered) || isIn(covered, path) {
-				return errors.Errorf("failed to mount at %s: it would hide files of %s", at.Path, path)
-			}
+		needed = append(needed, given, resolved)
+	}
+	covered := barePath(at.Resolved)
+	for _, path := range needed {
+		if path = barePath(path); isIn(path, covered) || isIn(covered, path) {
+			return errors.Errorf("failed to mount at %s: it would hide files of %s", at.Path, path)
 		}
 	}
 	if isEmpty(at.Resolved) {
@@ -168,7 +171,6 @@ func (mt *mounter) openAndShow(ctx context.Context, r record, at target) error {
 		if err = mt.openLayer(ctx, &e.record); err == nil {
 			err = e.save(true)
 		} else if !errors.Is(err, errLeftOpen) {
-			e.Boot = "" // should the record stay, it says that the layer is not ours to close
 			return withUndo(err, e.drop())
 		}
 		if err != nil && added.Bound != "" {

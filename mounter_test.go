@@ -424,14 +424,21 @@ func (s *staleNames) GetLayerMountPath(layer string) (string, error) {
 	return path, err
 }
 
-func TestTheVolumeOfAnEarlierActivationIsNotShown(t *testing.T) {
-	h := newHost(t)
+// activatedEarlier returns a host with a layer that had another volume, and what makes HCS go on
+// naming that for some calls.
+func activatedEarlier(t *testing.T) (h *host, m *Mount, nameEarlier func(calls int)) {
+	h = newHost(t)
 	h.model.Personality.NewVolume = true
-	m := h.scratch("2")
+	m = h.scratch("2")
 	var stale string
 	h.inVolume(m, func(volume string) { stale = strings.TrimSuffix(volume, "/") })
+	return h, m, func(calls int) { h.mounter.hcs = &staleNames{h.model, stale, calls} }
+}
+
+func TestTheVolumeOfAnEarlierActivationIsNotShown(t *testing.T) {
+	h, m, nameEarlier := activatedEarlier(t)
 	for calls := 0; calls <= 12; calls++ {
-		h.mounter.hcs = &staleNames{h.model, stale, calls}
+		nameEarlier(calls)
 		if err := h.mount(m, h.target("a")); err != nil && calls >= 5 {
 			wantError(t, err, "failed to get mount path of layer", os.ErrNotExist)
 		} else if err != nil {
@@ -445,12 +452,8 @@ func TestTheVolumeOfAnEarlierActivationIsNotShown(t *testing.T) {
 }
 
 func TestAStaleVolumeDoesNotProveThatTheUndoHasClosedTheLayer(t *testing.T) {
-	h := newHost(t)
-	h.model.Personality.NewVolume = true
-	m := h.scratch("2")
-	var stale string
-	h.inVolume(m, func(volume string) { stale = strings.TrimSuffix(volume, "/") })
-	h.mounter.hcs = &staleNames{h.model, stale, 2}
+	h, m, nameEarlier := activatedEarlier(t)
+	nameEarlier(2)
 	refused := false
 	h.model.Before = func(call hcsmodel.Call, _ string) error {
 		switch {
@@ -1184,12 +1187,7 @@ func TestAnActivationThatFailsThoughItAttachedTheDiskIsUndone(t *testing.T) {
 	for _, late := range []int{0, 2} { // calls, until HCS names the volume
 		h := newHost(t)
 		h.model.Personality.VolumeLate = late
-		h.model.After = func(call hcsmodel.Call, layer string) error {
-			if call == hcsmodel.Activate {
-				return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
-			}
-			return nil
-		}
+		h.model.After = failing(errorGenFailure, hcsmodel.Activate)
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel() // which ends no undo
 		wantError(t, mountIn(ctx, h.mounter, h.scratch("2"), h.target("a")), "failed to activate layer", errorGenFailure)

@@ -130,13 +130,9 @@ func (t *table) lock(name string) (unlock func(), err error) {
 // os.ErrNotExist when the target is not in the index, or when its file there is empty and no record has
 // the target.
 func (t *table) layerAt(target key) (layer key, err error) {
-	file, data, err := t.readFile(t.indexPath(target))
-	if err != nil {
-		return "", err
-	}
-	file.Close()
-	if layer = key(strings.TrimSpace(string(data))); layer.valid() {
-		return layer, nil
+	layer, err = t.readIndex(target)
+	if err != nil || layer.valid() {
+		return layer, err
 	}
 	// A power failure may have left the file without its content.
 	layer = ""
@@ -154,6 +150,16 @@ func (t *table) layerAt(target key) (layer key, err error) {
 	return "", errors.WithStack(stderrors.Join(append(unread, err)...))
 }
 
+// readIndex returns what the file of a target in the index holds, which is a key unless it is damaged.
+func (t *table) readIndex(target key) (key, error) {
+	file, data, err := t.readFile(t.indexPath(target))
+	if err != nil {
+		return "", err
+	}
+	file.Close()
+	return key(strings.TrimSpace(string(data))), nil
+}
+
 func (t *table) addIndex(target, layer key) error {
 	file, err := t.openFile(t.indexPath(target), true)
 	if err == nil {
@@ -166,16 +172,12 @@ func (t *table) addIndex(target, layer key) error {
 // removeIndex removes a target of a layer from the index. What another layer has there stays: after a
 // power failure the records of two layers may have the same target.
 func (t *table) removeIndex(target, layer key) error {
-	file, data, err := t.readFile(t.indexPath(target))
-	if errors.Is(err, os.ErrNotExist) {
+	now, err := t.readIndex(target)
+	if errors.Is(err, os.ErrNotExist) || err == nil && now.valid() && now != layer {
 		return nil
 	}
 	if err != nil {
 		return err
-	}
-	file.Close()
-	if now := key(strings.TrimSpace(string(data))); now.valid() && now != layer {
-		return nil
 	}
 	return t.remove(t.indexPath(target))
 }

@@ -72,7 +72,8 @@ func (e *entry) drop() error {
 	e.close()
 	err := e.table.remove(e.table.layerPath(e.Key))
 	if err != nil {
-		return stderrors.Join(err, e.save(false)) // for Unmount, with Boot as it is now
+		e.Boot = "" // the record stays, for Unmount: the layer is closed, or was never ours
+		return stderrors.Join(err, e.save(false))
 	}
 	err = e.table.sweep(e.Key)
 	for i := 0; i < len(e.Targets) && err == nil; i++ {

@@ -35,8 +35,8 @@ func holdDir(dir string) (*heldDir, error) {
 	return h, nil
 }
 
-// hasTrustedOwner reports whether a directory that cannot be opened has an owner whom the table trusts. An
-// untrusted owner can keep everybody else from reading even that.
+// hasTrustedOwner reports whether dir is a directory of an owner whom the table trusts, also when it cannot
+// be opened. An untrusted owner can keep everybody else from reading even who that is.
 func hasTrustedOwner(dir string) bool {
 	if !isDirectory(dir) {
 		return false // of a link, the next call would look at what it leads to

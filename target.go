@@ -153,12 +153,6 @@ func (at *target) unlink(r *record) error {
 	return errors.Wrap(err, "failed to put the directory back")
 }
 
-// isNoDirectory reports whether something other than a directory is at path.
-func isNoDirectory(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && !info.IsDir()
-}
-
 // isEmpty reports whether a directory is empty, or absent, or cannot be read.
 func isEmpty(path string) bool {
 	dir, err := os.Open(path)

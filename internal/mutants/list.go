@@ -66,8 +66,8 @@ var mutants = []mutant{
 		old: "	if err != nil && doubtful && ", new: "	if false && "},
 	{bug: "a late volume of a failed Activate is not waited for", file: "layer.go", run: "AttachedTheDisk",
 		old: "o.pause.until(context.Background(), func() bool { return o.volumeOf(r.Source) != \"\" }):", new: "o.volumeOf(r.Source) != \"\":"},
-	{bug: "a layer of other code is on record as ours", file: "mounter.go", run: "NoFailedChange",
-		old: "			e.Boot = \"\" // should", new: "			// should"},
+	{bug: "a layer of other code is on record as ours", file: "table_entry.go", run: "NoFailedChange",
+		old: "		e.Boot = \"\" // the record", new: "		// the record"},
 	{bug: "a failed link leaves the layer open", file: "mounter.go", run: "Meanwhile|NotFollowed",
 		old: "		return withUndo(err, mt.unmountFrom(e, added))\n", new: "		return err\n"},
 	{bug: "a record that cannot be written leaves its index", file: "mounter.go", run: "CannotBeWritten|NoFailedChange/likely",
@@ -166,7 +166,7 @@ var mutants = []mutant{
 	{bug: "a timeout of Prepare is final", file: "layer_codes.go", run: "TransientError",
 		old: "append([]syscall.Errno{errorTimeout}, transient...)", new: "transient"},
 	{bug: "a volume that lingers after a close is taken for an open layer", file: "layer.go", run: "ForAnInstantAfterAClose",
-		old: "	noVolume := o.pause.until(ctx, func() bool {\n", new: "	noVolume := func(ask func() bool) bool { return ask() }(func() bool {\n"},
+		old: "	o.pause.until(ctx, func() bool {\n		volume =", new: "	func(ask func() bool) { ask() }(func() bool {\n		volume ="},
 
 	// The files of the table.
 	{bug: "a line with another checksum counts", file: "table_record.go", run: "AnotherChecksum",
@@ -229,7 +229,7 @@ var mutants = []mutant{
 	{bug: "a user's directory is taken for the one that Mount made", file: "target.go", run: "InThePlaceOfOneMade",
 		old: "err == nil && id != at.MadeID", new: "err == nil && id == \"\""},
 	{bug: "a parent that is reached through a link is hidden", file: "mounter.go", run: "WouldHideAParent",
-		old: "{barePath(given), barePath(resolved)}", new: "{barePath(given), barePath(given + resolved[:0])}"},
+		old: "append(needed, given, resolved)", new: "append(needed, given, resolved[:0]+given)"},
 	{bug: "a live binding is mounted over", file: "mounter.go", run: "ALiveBinding",
 		old: "	isPresent := at.Bound == mt.boot && ", new: "	isPresent := false && "},
 	{bug: "a binding is not tried again while its volume is late", file: "binding.go", run: "IsLateForTheBindFilter",
