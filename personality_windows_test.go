@@ -1,6 +1,7 @@
 package mount
 
 import (
+	stderrors "errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -152,6 +153,9 @@ func (h *winHost) killed(task string, plan ...string) {
 	h.t.Helper()
 	h.faults(plan...)
 	out, err := h.child(task).CombinedOutput()
+	if stderrors.Is(err, windows.ERROR_INTERNAL_ERROR) { // Wine did not start it, as happens once in thousands of times
+		out, err = h.child(task).CombinedOutput()
+	}
 	left, readErr := os.ReadFile(filepath.Join(os.Getenv(simDir), "faults"))
 	h.faults() // what is left would kill this process
 	if err == nil || len(out) != 0 || readErr != nil || len(left) != 0 {
