@@ -10,11 +10,11 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // bindingHost is a host that shows layers by bindings.
-func bindingHost(t testing.TB, p hcsmodel.Personality) *host {
+func bindingHost(t testing.TB, p hcstest.Personality) *host {
 	h := newHostOf(t, p)
 	h.mounter.binds = true
 	h.bindsAt = "ab"
@@ -35,7 +35,7 @@ func whereBindingsAreListed(t *testing.T, test func(t *testing.T, h *host)) {
 func inPersonalities(t *testing.T, names []string, test func(t *testing.T, h *host)) {
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
-			p, found := hcsmodel.Named(name)
+			p, found := hcstest.Named(name)
 			if !found {
 				t.Fatal("no such personality")
 			}
@@ -49,7 +49,7 @@ func TestABindingKeepsWhatIsInTheDirectoryOfTheTarget(t *testing.T) {
 		m := h.scratch("2")
 		h.write(h.target("a/mine"), "mine")
 		h.mustMount(m, h.target("a"))
-		h.wantBound(hcsmodel.Binding{Root: h.target("a"), Source: h.link(m)})
+		h.wantBound(hcstest.Binding{Root: h.target("a"), Source: h.link(m)})
 		h.wantAt(h.target("a"), `directory of ["mine"]`)
 		h.mustUnmount(h.target("a"))
 		h.wantAt(h.target("a"), `directory of ["mine"]`)
@@ -68,7 +68,7 @@ func TestADirectoryIsMadeForABindingAndRemovedAgain(t *testing.T) {
 }
 
 func TestADirectoryThatWasMadeForABindingStaysWithWhatAUserPutThere(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.write(h.target("a/mine"), "mine")
 	h.mustUnmount(h.target("a"))
@@ -77,18 +77,18 @@ func TestADirectoryThatWasMadeForABindingStaysWithWhatAUserPutThere(t *testing.T
 }
 
 func TestABindingShowsTheFilesFolderOfALayerWithoutParents(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	m := h.base("0")
 	h.mustMount(m, h.target("a"))
-	h.wantBound(hcsmodel.Binding{Root: h.target("a"), Source: m.Source + "/Files"})
+	h.wantBound(hcstest.Binding{Root: h.target("a"), Source: m.Source + "/Files"})
 }
 
 func TestABindingOfAReadOnlyMountIsReadOnlyAndLookupSaysSo(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	m := h.base("0")
 	m.Options = []string{"ro"}
 	h.mustMount(m, h.target("a"))
-	h.wantBound(hcsmodel.Binding{Root: h.target("a"), Source: m.Source + "/Files", ReadOnly: true})
+	h.wantBound(hcstest.Binding{Root: h.target("a"), Source: m.Source + "/Files", ReadOnly: true})
 	if info, err := h.lookup(h.target("a")); err != nil || info.Options != "ro" {
 		t.Errorf("Lookup says %+v, %v", info, err)
 	}
@@ -108,7 +108,7 @@ func TestATemporaryMountIsBoundAndItsDirectoryRemoved(t *testing.T) {
 	inFilterPersonalities(t, func(t *testing.T, h *host) {
 		h.useTempLocation()
 		err := h.withTempMount(context.Background(), readonlyMounts([]Mount{*h.base("0")}), func(root string) error {
-			h.wantBound(hcsmodel.Binding{Root: root, Source: h.path("layers/0/Files"), ReadOnly: true})
+			h.wantBound(hcstest.Binding{Root: root, Source: h.path("layers/0/Files"), ReadOnly: true})
 			return nil
 		})
 		if err != nil {
@@ -143,7 +143,7 @@ func TestALayerIsShownByALinkHereAndABindingThere(t *testing.T) {
 			h.mustMount(m, h.target("a"))
 			h.mustMount(m, h.target("b"))
 			h.wantAt(h.target("b"), "link to "+h.link(m))
-			h.wantBound(hcsmodel.Binding{Root: h.target("a"), Source: h.link(m)})
+			h.wantBound(hcstest.Binding{Root: h.target("a"), Source: h.link(m)})
 			h.mustUnmount(h.target(order[:1]))
 			h.wantOpen("2")
 			h.mustUnmount(h.target(order[1:]))
@@ -176,7 +176,7 @@ func TestALiveBindingIsRefusedAndUntouched(t *testing.T) {
 }
 
 func TestWhatIsNoDirectoryIsNotBoundOver(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	h.write(h.target("file"), "mine")
 	symlink(t, h.path("layers"), h.target("a"))
 	for _, name := range []string{"file", "a"} {
@@ -232,7 +232,7 @@ func TestADirectoryWithAMountInItIsNotBoundOver(t *testing.T) {
 func TestAKilledMountThatHasBoundNothingIsUnmountedWithoutTheFilter(t *testing.T) {
 	inFilterPersonalities(t, func(t *testing.T, h *host) {
 		m := h.scratch("2")
-		killedBefore(hcsmodel.Prepare, mountAtA)(h, m)
+		killedBefore(hcstest.Prepare, mountAtA)(h, m)
 		others := h.bindOthers("a")
 		h.model.ResetCalls()
 		h.mustUnmount(h.target("a"))
@@ -248,7 +248,7 @@ func TestAKilledMountThatHasBoundNothingIsUnmountedWithoutTheFilter(t *testing.T
 }
 
 func TestABindingThatAnotherProgramHasMergedWithOursIsNotTakenAway(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.mounter.filter = mergedFilter{h.mounter.filter, binding{h.target("a"), h.mkdir(h.path("others"))}}
 	wantError(t, h.unmount(h.target("a")), h.path("others")+" is bound there, too")
@@ -269,9 +269,9 @@ func (f mergedFilter) Bindings(path string) ([]binding, error) {
 }
 
 func TestAnotherListOfBindingsIsAskedForWhenOneHasGoneMeanwhile(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	others := h.bindOthers("a")
-	h.failNext(hcsmodel.Bindings, errorFileNotFound, errorFileNotFound)
+	h.failNext(hcstest.Bindings, errorFileNotFound, errorFileNotFound)
 	wantError(t, h.mount(h.scratch("2"), h.target("a")), others.Source+" is bound there", os.ErrExist)
 	h.wantOpen()
 }
@@ -298,12 +298,12 @@ func (h *host) wantNoRecord() {
 }
 
 // bindOthers makes the binding of another program at a target.
-func (h *host) bindOthers(target string) hcsmodel.Binding {
+func (h *host) bindOthers(target string) hcstest.Binding {
 	h.t.Helper()
 	if isGone(h.target(target)) {
 		h.mkdir(h.target(target))
 	}
-	others := hcsmodel.Binding{Root: h.target(target), Source: h.mkdir(h.path("others"))}
+	others := hcstest.Binding{Root: h.target(target), Source: h.mkdir(h.path("others"))}
 	if err := h.model.Bind(others.Root, others.Source, false); err != nil {
 		h.t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func (h *host) bindOthers(target string) hcsmodel.Binding {
 }
 
 func TestWhereBindingsCannotBeListedThatOfAnotherProgramIsRefusedAndStays(t *testing.T) {
-	p, _ := hcsmodel.Named("bindings-denied")
+	p, _ := hcstest.Named("bindings-denied")
 	h := bindingHost(t, p)
 	others := h.bindOthers("a")
 	wantError(t, h.mount(h.scratch("2"), h.target("a")), "failed to bind layer", p.BindTwice)
@@ -377,7 +377,7 @@ func TestABindingWhoseDirectoryWasRemovedIsTakenAway(t *testing.T) {
 func TestABindingThatCannotBeRemovedKeepsItsRecordUntilUnmountIsRepeated(t *testing.T) {
 	inFilterPersonalities(t, func(t *testing.T, h *host) {
 		h.mustMount(h.scratch("2"), h.target("a"))
-		h.failEvery(errorSharingViolation, hcsmodel.Unbind)
+		h.failEvery(errorSharingViolation, hcstest.Unbind)
 		wantError(t, h.unmount(h.target("a")), "failed to unbind layer "+h.path("layers/2")+" from "+h.target("a"), errorSharingViolation)
 		h.model.Before = nil
 		if len(h.records()) != 1 {
@@ -390,14 +390,14 @@ func TestABindingThatCannotBeRemovedKeepsItsRecordUntilUnmountIsRepeated(t *test
 }
 
 func TestABindingWhoseDirectoryIsOutOfReachKeepsItsRecordWhileTheFilterIsDenied(t *testing.T) {
-	p, _ := hcsmodel.Named("bindings-denied")
+	p, _ := hcstest.Named("bindings-denied")
 	h := bindingHost(t, p)
 	h.mkdir(h.target("dir"))
 	h.mustMount(h.scratch("2"), h.target("dir/a"))
 	if err := os.RemoveAll(h.target("dir")); err != nil {
 		t.Fatal(err)
 	}
-	h.failEvery(errorAccessDenied, hcsmodel.Unbind)
+	h.failEvery(errorAccessDenied, hcstest.Unbind)
 	wantError(t, h.unmount(h.target("dir/a")), "failed to unbind layer", errorAccessDenied)
 	h.model.Before = nil
 	if len(h.records()) != 1 {
@@ -415,7 +415,7 @@ func TestADirectoryThatAUserPutInThePlaceOfOneMadeForABindingStays(t *testing.T)
 		"since the binding is removed": func(h *host) { h.unbind("a") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := bindingHost(t, hcsmodel.Likely)
+			h := bindingHost(t, hcstest.Likely)
 			h.mustMount(h.scratch("2"), h.target("a"))
 			meanwhile(h)
 			mine := h.mkdir(h.target("mine")) // while the other is there, or it could get the same ID
@@ -430,11 +430,11 @@ func TestADirectoryThatAUserPutInThePlaceOfOneMadeForABindingStays(t *testing.T)
 }
 
 func TestAfterAMountThatCouldNotBeUndoneWhatAUserHasAtTheTargetStays(t *testing.T) {
-	denied, _ := hcsmodel.Named("bindings-denied")
-	for _, call := range []hcsmodel.Call{hcsmodel.Activate, hcsmodel.Prepare} {
+	denied, _ := hcstest.Named("bindings-denied")
+	for _, call := range []hcstest.Call{hcstest.Activate, hcstest.Prepare} {
 		h := bindingHost(t, denied)
 		h.model.After = failing(errorGenFailure, call)
-		h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+		h.failEvery(errorSharingViolation, hcstest.Deactivate)
 		wantError(t, h.mount(h.scratch("2"), h.target("a")), "undo: ", errorSharingViolation)
 		h.model.Before, h.model.After = nil, nil
 		h.wantNoLeak()
@@ -447,15 +447,15 @@ func TestAfterAMountThatCouldNotBeUndoneWhatAUserHasAtTheTargetStays(t *testing.
 }
 
 func TestABindingThatIsRemovedThoughTheFilterSaysOtherwiseIsNoError(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	h.mustMount(h.scratch("2"), h.target("a"))
-	h.model.After = failing(errorGenFailure, hcsmodel.Unbind)
+	h.model.After = failing(errorGenFailure, hcstest.Unbind)
 	h.mustUnmount(h.target("a"))
 	h.wantClosed()
 }
 
 func TestWithoutABindFilterAMountIsRefusedBeforeAnythingIsTouched(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	h.mounter.filter = noFilter{}
 	h.mkdir(h.target("b"))
 	for name, before := range map[string]string{"a": "nothing", "b": "directory of []"} {
@@ -467,7 +467,7 @@ func TestWithoutABindFilterAMountIsRefusedBeforeAnythingIsTouched(t *testing.T) 
 }
 
 func TestWithoutABindFilterWhatIsOnRecordAsBoundIsUnmounted(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.unbind("a")
 	h.mounter.filter = noFilter{}
@@ -485,13 +485,13 @@ func (noFilter) Unbind(string) error                      { return errNoFilter }
 func (noFilter) Bindings(string) (b []binding, err error) { return nil, errNoFilter }
 
 func TestABindFilterThatIsDeniedFailsTheMountWhichIsUndone(t *testing.T) {
-	for name, denied := range map[string][]hcsmodel.Call{
-		"to bind":          {hcsmodel.Bind},
-		"to bind and list": {hcsmodel.Bind, hcsmodel.Bindings},
-		"altogether":       {hcsmodel.Bind, hcsmodel.Bindings, hcsmodel.Unbind},
+	for name, denied := range map[string][]hcstest.Call{
+		"to bind":          {hcstest.Bind},
+		"to bind and list": {hcstest.Bind, hcstest.Bindings},
+		"altogether":       {hcstest.Bind, hcstest.Bindings, hcstest.Unbind},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := bindingHost(t, hcsmodel.Likely)
+			h := bindingHost(t, hcstest.Likely)
 			h.failEvery(errorAccessDenied, denied...)
 			err := h.mount(h.scratch("2"), h.target("a"))
 			wantError(t, err, "the bind filter is denied to this process", errorAccessDenied)
@@ -503,8 +503,8 @@ func TestABindFilterThatIsDeniedFailsTheMountWhichIsUndone(t *testing.T) {
 
 func TestAVolumeThatIsLateForTheBindFilterIsTriedAgain(t *testing.T) {
 	for _, code := range []syscall.Errno{errorFileNotFound, errorPathNotFound, errorNotReady} {
-		h := bindingHost(t, hcsmodel.Likely)
-		h.failNext(hcsmodel.Bind, code, code)
+		h := bindingHost(t, hcstest.Likely)
+		h.failNext(hcstest.Bind, code, code)
 		h.mustMount(h.scratch("2"), h.target("a"))
 		h.mustUnmount(h.target("a"))
 		h.wantClosed()
@@ -512,10 +512,10 @@ func TestAVolumeThatIsLateForTheBindFilterIsTriedAgain(t *testing.T) {
 }
 
 func TestADirectoryThatAUserMakesMeanwhileIsNotBoundOver(t *testing.T) {
-	h := bindingHost(t, hcsmodel.Likely)
+	h := bindingHost(t, hcstest.Likely)
 	m := h.scratch("2")
-	h.model.Before = func(call hcsmodel.Call, _ string) error {
-		if call == hcsmodel.Activate {
+	h.model.Before = func(call hcstest.Call, _ string) error {
+		if call == hcstest.Activate {
 			h.mkdir(h.target("a"))
 		}
 		return nil

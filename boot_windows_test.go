@@ -7,7 +7,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 	"golang.org/x/sys/windows"
 )
 
@@ -112,7 +112,7 @@ func TestWhatWasMountedBeforeARestartIsCleanedUpWithoutACallOfHCS(t *testing.T) 
 	if phase == "" {
 		t.Skip("needs a restart: run scripts/wine restart on Linux")
 	}
-	h := newWinHostIn(t, os.Getenv(childDir), hcsmodel.Likely)
+	h := newWinHostIn(t, os.Getenv(childDir), hcstest.Likely)
 	id, err := bootID()
 	h.must(err)
 	if phase == "before" {

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // A child is this test binary, with what it shall do and on which host in its
@@ -59,7 +59,7 @@ func runTask(dir, task string) error {
 
 // sharedHost is the host in dir, with a model that other processes share.
 func sharedHost(t testing.TB, dir string) *host {
-	model, err := hcsmodel.Open(filepath.Join(dir, "hcs"))
+	model, err := hcstest.Open(filepath.Join(dir, "hcs"))
 	if err != nil {
 		panic(err)
 	}
@@ -140,8 +140,8 @@ func TestMountsOfDifferentLayersDoNotWaitForEachOther(t *testing.T) {
 	h := newHost(t)
 	var arrived sync.WaitGroup
 	arrived.Add(n)
-	h.model.Before = func(call hcsmodel.Call, _ string) error {
-		if call == hcsmodel.Activate { // goes on once all others are here as well
+	h.model.Before = func(call hcstest.Call, _ string) error {
+		if call == hcstest.Activate { // goes on once all others are here as well
 			arrived.Done()
 			arrived.Wait()
 		}

@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // diskFaults are the ways in which changes of files fail, other than those of
@@ -25,7 +25,7 @@ var diskFaults = []struct {
 }
 
 func TestNoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
-	underPersonalities(t, true, func(t *testing.T, p hcsmodel.Personality) {
+	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
 			for j, fault := range diskFaults {
 				if !chosenOne(p, i+j) {

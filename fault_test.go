@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // scenario is something that the fault and kill tests disturb: it prepares a
@@ -107,11 +107,11 @@ var linkScenarios = []scenario{
 		mountedAtB(h, m)
 		h.reboot()
 	}, do: mountAtA},
-	{two: true, name: "mount at a second target when the first Mount was killed", directory: true, prepare: killedBefore(hcsmodel.Prepare, mountAtB), do: mountAtA},
-	{two: true, name: "mount a committed layer at a second target when the first Mount was killed", kind: committed, prepare: killedAfter(hcsmodel.Prepare, mountAtB), do: mountAtA},
+	{two: true, name: "mount at a second target when the first Mount was killed", directory: true, prepare: killedBefore(hcstest.Prepare, mountAtB), do: mountAtA},
+	{two: true, name: "mount a committed layer at a second target when the first Mount was killed", kind: committed, prepare: killedAfter(hcstest.Prepare, mountAtB), do: mountAtA},
 	{two: true, name: "mount at a second target when Unmount of the first was killed", directory: true, prepare: func(h *host, m *Mount) {
 		mountedAtB(h, m)
-		killedBefore(hcsmodel.Deactivate, unmountB)(h, m)
+		killedBefore(hcstest.Deactivate, unmountB)(h, m)
 	}, do: mountAtA},
 	{name: "unmount by target", directory: true, prepare: mountedAtA, do: unmountA},
 	{name: "unmount a base layer", kind: base, directory: true, prepare: mountedAtA, do: unmountA},
@@ -119,7 +119,7 @@ var linkScenarios = []scenario{
 	{two: true, name: "unmount one of two targets", directory: true, prepare: mountedAtBoth, do: unmountA},
 	{two: true, name: "unmount one of two targets when Unmount of the layer was killed", directory: true, prepare: func(h *host, m *Mount) {
 		mountedAtBoth(h, m)
-		killedBefore(hcsmodel.Unprepare, unmountSource)(h, m)
+		killedBefore(hcstest.Unprepare, unmountSource)(h, m)
 	}, do: unmountA},
 	{two: true, name: "unmount the one whole of two targets", directory: true, prepare: func(h *host, m *Mount) {
 		mountedAtBoth(h, m)
@@ -129,7 +129,7 @@ var linkScenarios = []scenario{
 		mountedAtBoth(h, m)
 		h.cutShort(h.target("a"))
 	}, do: unmountA},
-	{name: "unmount when Mount was killed", directory: true, prepare: killedBefore(hcsmodel.Prepare, mountAtA), do: unmountA},
+	{name: "unmount when Mount was killed", directory: true, prepare: killedBefore(hcstest.Prepare, mountAtA), do: unmountA},
 	{two: true, name: "unmount by source", directory: true, prepare: mountedAtBoth, do: unmountSource},
 	{name: "unmount after a reboot", directory: true, silent: true, prepare: stale, do: unmountA},
 	{name: "unmount after a reboot a layer that other code opened", directory: true, foreign: true, kept: true, silent: true,
@@ -170,19 +170,19 @@ func unmountSource(h *host, m *Mount) error { return h.unmount(m.Source) }
 
 // killedBefore and killedAfter return what does something in a process that is killed in
 // a call of that name, before or after its effect.
-func killedBefore(call hcsmodel.Call, do func(h *host, m *Mount) error) func(h *host, m *Mount) {
+func killedBefore(call hcstest.Call, do func(h *host, m *Mount) error) func(h *host, m *Mount) {
 	return func(h *host, m *Mount) { h.killed(&h.model.Before, call, m, do) }
 }
 
-func killedAfter(call hcsmodel.Call, do func(h *host, m *Mount) error) func(h *host, m *Mount) {
+func killedAfter(call hcstest.Call, do func(h *host, m *Mount) error) func(h *host, m *Mount) {
 	return func(h *host, m *Mount) { h.killed(&h.model.After, call, m, do) }
 }
 
-func (h *host) killed(hook *func(hcsmodel.Call, string) error, call hcsmodel.Call, m *Mount, do func(h *host, m *Mount) error) {
+func (h *host) killed(hook *func(hcstest.Call, string) error, call hcstest.Call, m *Mount, do func(h *host, m *Mount) error) {
 	h.t.Helper()
 	before := *hook
 	defer func() { *hook = before }()
-	*hook = func(c hcsmodel.Call, _ string) error {
+	*hook = func(c hcstest.Call, _ string) error {
 		if c == call {
 			panic(errKilled)
 		}
@@ -261,10 +261,10 @@ func tree(t testing.TB, dir string) string {
 // fault is a way in which a call goes wrong.
 type fault struct {
 	name   string
-	onward bool          // all later calls go wrong too
-	only   hcsmodel.Call // only this call does, or "" for any
-	before error         // what the call fails with, before it has an effect
-	after  error         // what it fails with, once it has had its effect; later calls fail before theirs
+	onward bool         // all later calls go wrong too
+	only   hcstest.Call // only this call does, or "" for any
+	before error        // what the call fails with, before it has an effect
+	after  error        // what it fails with, once it has had its effect; later calls fail before theirs
 }
 
 // errKilled stands for the death of the process in a call. Unwinding the stack
@@ -282,8 +282,8 @@ var faults = []fault{
 	{name: "fails for an instant though it had its effect", after: errorDeviceNotConnected},
 	{name: "fails for an instant though it had its effect, and all later ones before theirs", after: errorNotReady, onward: true},
 	{name: "fails with 0x1f though it had its effect", after: errorGenFailure},
-	{name: "times out", only: hcsmodel.Prepare, before: errorTimeout},
-	{name: "times out though it had its effect", only: hcsmodel.Prepare, after: errorTimeout},
+	{name: "times out", only: hcstest.Prepare, before: errorTimeout},
+	{name: "times out though it had its effect", only: hcstest.Prepare, after: errorTimeout},
 	{name: "kills the process before its effect", before: errKilled},
 	{name: "kills the process after its effect", after: errKilled},
 }
@@ -292,7 +292,7 @@ var faults = []fault{
 // has come to that.
 func (f fault) plan(h *host, at int) (happened func() bool) {
 	number := -1
-	wrong := func(call hcsmodel.Call, err error) error {
+	wrong := func(call hcstest.Call, err error) error {
 		if number != at && !(f.onward && number > at) || f.only != "" && call != f.only {
 			return nil
 		}
@@ -301,7 +301,7 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 		}
 		return err
 	}
-	h.model.Before = func(call hcsmodel.Call, layer string) error {
+	h.model.Before = func(call hcstest.Call, layer string) error {
 		number++
 		err := f.before
 		if number > at && f.after != nil {
@@ -312,7 +312,7 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 		}
 		return wrong(call, err)
 	}
-	h.model.After = func(call hcsmodel.Call, layer string) error {
+	h.model.After = func(call hcstest.Call, layer string) error {
 		if number != at || f.after != errKilled && f.hidesEffect(h, call, layer) {
 			return nil
 		}
@@ -326,16 +326,16 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 // that open a layer which other code has open, that they may have opened it (where the
 // volume is late, ActivateLayer says so by any code but 0x20); or, where the bind filter
 // lists nothing, BfRemoveMapping, that nothing is bound.
-func isLie(h *host, call hcsmodel.Call, layer string, err error) bool {
+func isLie(h *host, call hcstest.Call, layer string, err error) bool {
 	switch call {
-	case hcsmodel.Unbind:
+	case hcstest.Unbind:
 		return isAny(err, notBound...) && listsNoBindings(h)
-	case hcsmodel.Unprepare:
+	case hcstest.Unprepare:
 		return isAny(err, notPrepared...) && (isReadOnly(layer) || h.model.Personality.OpenPathEmpty)
-	case hcsmodel.Activate:
+	case hcstest.Activate:
 		late := h.model.Personality.VolumeLate > 0 && !isAny(err, errorSharingViolation)
 		return err != nil && err != errKilled && (late || isAny(err, transient...)) && contains(h.model.OpenLayers(), layer)
-	case hcsmodel.Prepare:
+	case hcstest.Prepare:
 		return isAny(err, transientPrepare...) && isReadOnly(layer) && contains(h.model.OpenLayers(), layer)
 	}
 	return false
@@ -344,13 +344,13 @@ func isLie(h *host, call hcsmodel.Call, layer string, err error) bool {
 // hidesEffect reports whether a call would fail after its effect, of which nothing else can tell: that the
 // layer was activated, where HCS names no volume; that the filter of a read-only layer was attached; or,
 // where the bind filter lists nothing or fails from then on, that the layer was bound.
-func (f fault) hidesEffect(h *host, call hcsmodel.Call, layer string) bool {
+func (f fault) hidesEffect(h *host, call hcstest.Call, layer string) bool {
 	switch call {
-	case hcsmodel.Activate:
+	case hcstest.Activate:
 		return !isAny(f.after, transient...) && h.model.Personality.OpenPathEmpty
-	case hcsmodel.Prepare:
+	case hcstest.Prepare:
 		return !isAny(f.after, transientPrepare...) && isReadOnly(layer)
-	case hcsmodel.Bind:
+	case hcstest.Bind:
 		return f.onward || listsNoBindings(h)
 	}
 	return false
@@ -358,13 +358,13 @@ func (f fault) hidesEffect(h *host, call hcsmodel.Call, layer string) bool {
 
 // listsNoBindings reports whether the bind filter cannot tell what is bound.
 func listsNoBindings(h *host) bool {
-	return h.model.Personality.BindingsCode != 0 || slices.ContainsFunc(h.model.Bound(), func(b hcsmodel.Binding) bool {
+	return h.model.Personality.BindingsCode != 0 || slices.ContainsFunc(h.model.Bound(), func(b hcstest.Binding) bool {
 		return isGone(b.Root) || isGone(b.Source)
 	})
 }
 
 func TestNoFaultInAnyHCSCallLeaksALayerOrTouchesAFile(t *testing.T) {
-	underPersonalities(t, false, func(t *testing.T, p hcsmodel.Personality) {
+	underPersonalities(t, false, func(t *testing.T, p hcstest.Personality) {
 		for i, scenario := range scenarios {
 			for j, fault := range faults {
 				if !chosen(p, i+j) {
@@ -432,7 +432,7 @@ func (h *host) wantNoHarm(s scenario) {
 	if s.kept {
 		h.wantOpen("2")
 		for _, call := range h.model.Calls() {
-			if strings.HasPrefix(call, string(hcsmodel.Unprepare)) || strings.HasPrefix(call, string(hcsmodel.Deactivate)) {
+			if strings.HasPrefix(call, string(hcstest.Unprepare)) || strings.HasPrefix(call, string(hcstest.Deactivate)) {
 				h.t.Errorf("called %s", call) // though it is open again
 			}
 		}
@@ -446,7 +446,7 @@ func (h *host) wantNoHarm(s scenario) {
 func (h *host) wantNoChange() {
 	h.t.Helper()
 	for _, call := range h.model.Calls() {
-		if !strings.HasPrefix(call, string(hcsmodel.Bindings)) {
+		if !strings.HasPrefix(call, string(hcstest.Bindings)) {
 			h.t.Errorf("called %s", call)
 		}
 	}
@@ -500,10 +500,10 @@ func survive(do func() error) (died bool, err error) {
 
 func TestALayerThatAKilledProcessLeftHalfOpenIsOpenedAfreshAtAnotherTarget(t *testing.T) {
 	for name, prepare := range map[string]func(h *host, m *Mount){
-		"killed while mounting": killedBefore(hcsmodel.Prepare, mountAtB),
+		"killed while mounting": killedBefore(hcstest.Prepare, mountAtB),
 		"killed while unmounting": func(h *host, m *Mount) {
 			mountedAtB(h, m)
-			killedBefore(hcsmodel.Deactivate, unmountB)(h, m)
+			killedBefore(hcstest.Deactivate, unmountB)(h, m)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -526,11 +526,11 @@ func (h *host) wantOpened() {
 	h.t.Helper()
 	var names []string
 	for _, call := range h.model.Calls() {
-		if name, _, _ := strings.Cut(call, " "); hcsmodel.Call(name) != hcsmodel.MountPath {
+		if name, _, _ := strings.Cut(call, " "); hcstest.Call(name) != hcstest.MountPath {
 			names = append(names, name)
 		}
 	}
-	want := []hcsmodel.Call{hcsmodel.Unprepare, hcsmodel.Deactivate, hcsmodel.Activate, hcsmodel.Prepare}
+	want := []hcstest.Call{hcstest.Unprepare, hcstest.Deactivate, hcstest.Activate, hcstest.Prepare}
 	if fmt.Sprint(names) != fmt.Sprint(want) {
 		h.t.Errorf("calls %q, want %q", names, want)
 	}
@@ -539,7 +539,7 @@ func (h *host) wantOpened() {
 func TestALayerIsClosedWithTheLastTargetThatShowsItAndNotWithOneThatWasKilled(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
-	killedBefore(hcsmodel.Activate, mountAtA)(h, m)
+	killedBefore(hcstest.Activate, mountAtA)(h, m)
 	h.mustMount(m, h.target("b"))
 	h.mustUnmount(h.target("b"))
 	h.wantOpen()

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 const errorGenFailure = syscall.Errno(0x1f)
@@ -25,7 +25,7 @@ const errorGenFailure = syscall.Errno(0x1f)
 type host struct {
 	*mounter
 	t      testing.TB
-	model  *hcsmodel.Model
+	model  *hcstest.Model
 	dir    string
 	pauses int
 	// bindsAt has the names of the targets that mount binds layers to, such as "ab".
@@ -37,7 +37,7 @@ func newHost(t testing.TB) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := hostIn(t, dir, hcsmodel.New(filepath.Join(dir, "volumes")))
+	h := hostIn(t, dir, hcstest.New(filepath.Join(dir, "volumes")))
 	for _, name := range []string{"layers", "mnt"} {
 		if err := os.Mkdir(h.path(name), 0o755); err != nil {
 			t.Fatal(err)
@@ -47,7 +47,7 @@ func newHost(t testing.TB) *host {
 }
 
 // hostIn is the host in a directory which a newHost has made.
-func hostIn(t testing.TB, dir string, model *hcsmodel.Model) *host {
+func hostIn(t testing.TB, dir string, model *hcstest.Model) *host {
 	h := &host{t: t, model: model, dir: dir}
 	pause := func(ctx context.Context) error {
 		h.pauses++
@@ -89,7 +89,7 @@ func (h *host) lookup(dir string) (Info, error) { return lookup(h.mounter, dir) 
 func (h *host) list() ([]Info, error) { return list(h.mounter) }
 
 // modelFilter is the bind filter of a host.
-type modelFilter struct{ *hcsmodel.Model }
+type modelFilter struct{ *hcstest.Model }
 
 func (modelFilter) Find() error { return nil }
 
@@ -303,7 +303,7 @@ func (h *host) wantClosed() {
 }
 
 // wantBound fails the test unless these bindings are there and no others.
-func (h *host) wantBound(want ...hcsmodel.Binding) {
+func (h *host) wantBound(want ...hcstest.Binding) {
 	h.t.Helper()
 	if bound := h.model.Bound(); !reflect.DeepEqual(bound, want) {
 		h.t.Errorf("bound: %+v, want %+v", bound, want)
@@ -386,24 +386,24 @@ func (h *host) awaitWaiting(ended chan error, locks ...string) {
 
 // failOpening is failNext for the calls that open a layer, but not for the one
 // before them, which asks whether it is open.
-func (h *host) failOpening(name hcsmodel.Call, codes ...syscall.Errno) {
-	if name == hcsmodel.MountPath {
+func (h *host) failOpening(name hcstest.Call, codes ...syscall.Errno) {
+	if name == hcstest.MountPath {
 		codes = append([]syscall.Errno{errorNotReady}, codes...)
 	}
 	h.failNext(name, codes...)
 }
 
 // failEvery makes every call of these names fail with code, before it has an effect.
-func (h *host) failEvery(code syscall.Errno, names ...hcsmodel.Call) {
+func (h *host) failEvery(code syscall.Errno, names ...hcstest.Call) {
 	h.model.Before = failing(code, names...)
 }
 
 // failing returns what makes every call of these names fail with code: as Before of a model before
 // it has an effect, as After once it has had it.
-func failing(code syscall.Errno, names ...hcsmodel.Call) func(hcsmodel.Call, string) error {
-	return func(call hcsmodel.Call, layer string) error {
+func failing(code syscall.Errno, names ...hcstest.Call) func(hcstest.Call, string) error {
+	return func(call hcstest.Call, layer string) error {
 		if slices.Contains(names, call) {
-			return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
+			return &hcstest.Error{Call: call, Layer: layer, Code: code}
 		}
 		return nil
 	}
@@ -420,8 +420,8 @@ func (h *host) kill(at int, after bool, do func() error) (died bool) {
 		}
 		return nil
 	}
-	h.model.Before = func(hcsmodel.Call, string) error { call++; return die(!after) }
-	h.model.After = func(hcsmodel.Call, string) error { return die(after) }
+	h.model.Before = func(hcstest.Call, string) error { call++; return die(!after) }
+	h.model.After = func(hcstest.Call, string) error { return die(after) }
 	died, err := survive(do)
 	h.model.Before, h.model.After = nil, nil
 	if err != nil {
@@ -432,13 +432,13 @@ func (h *host) kill(at int, after bool, do func() error) (died bool) {
 
 // failNext makes the next calls of that name fail with codes, one each, before
 // they have an effect.
-func (h *host) failNext(name hcsmodel.Call, codes ...syscall.Errno) {
-	h.model.Before = func(call hcsmodel.Call, layer string) error {
+func (h *host) failNext(name hcstest.Call, codes ...syscall.Errno) {
+	h.model.Before = func(call hcstest.Call, layer string) error {
 		if call != name || len(codes) == 0 {
 			return nil
 		}
 		code := codes[0]
 		codes = codes[1:]
-		return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
+		return &hcstest.Error{Call: call, Layer: layer, Code: code}
 	}
 }

@@ -12,11 +12,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 func TestAProcessKilledAtAnyStepLeavesNothingThatUnmountAllDoesNotCleanUp(t *testing.T) {
-	underPersonalities(t, true, func(t *testing.T, p hcsmodel.Personality) {
+	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for _, s := range scenarios {
 			t.Run(s.name, func(t *testing.T) {
 				t.Parallel()
@@ -72,7 +72,7 @@ func (h *host) wantIndexed() {
 func TestAKilledProcessHoldsNoLock(t *testing.T) {
 	s := scenarios[0]
 	for at, killed := 1, true; killed; at++ {
-		h := newSharedHost(t, hcsmodel.Likely)
+		h := newSharedHost(t, hcstest.Likely)
 		m := s.begin(h)
 		child := startChild(t)
 		changes := 0
@@ -91,7 +91,7 @@ func TestAKilledProcessHoldsNoLock(t *testing.T) {
 func TestARecordIsOnTheDiskBeforeItGetsItsNameAndBeforeHCSAndTheLinkCount(t *testing.T) {
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
-			h := newSharedHost(t, hcsmodel.Likely)
+			h := newSharedHost(t, hcstest.Likely)
 			m := s.begin(h)
 			_, layer, err := resolveSource(m.Source)
 			if err != nil {
@@ -105,7 +105,7 @@ func TestARecordIsOnTheDiskBeforeItGetsItsNameAndBeforeHCSAndTheLinkCount(t *tes
 					made[c.path] = true
 				case unix.SYS_WRITE, unix.SYS_PWRITE64:
 					written[c.path] = true
-					opens := strings.HasPrefix(c.data, string(hcsmodel.Activate)) || strings.HasPrefix(c.data, string(hcsmodel.Prepare)) || strings.HasPrefix(c.data, string(hcsmodel.Bind))
+					opens := strings.HasPrefix(c.data, string(hcstest.Activate)) || strings.HasPrefix(c.data, string(hcstest.Prepare)) || strings.HasPrefix(c.data, string(hcstest.Bind))
 					if c.path == h.path("hcs", "calls") && opens && (isGone(record) || made[record]) {
 						t.Errorf("HCS is called before there is a record on the disk: %s", c.data)
 					}

@@ -11,7 +11,7 @@ import (
 	"sort"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 func TestLookupTellsTheLayerShownAtATarget(t *testing.T) {
@@ -79,12 +79,12 @@ func TestLookupFindsNoMountThatIsHalfMadeOrHalfUndone(t *testing.T) {
 }
 
 func TestLookupAndListDoNotWaitForACallOfHCS(t *testing.T) {
-	for _, during := range []hcsmodel.Call{hcsmodel.Activate, hcsmodel.Unprepare} {
+	for _, during := range []hcstest.Call{hcstest.Activate, hcstest.Unprepare} {
 		t.Run(string(during), func(t *testing.T) {
 			h := newHost(t)
 			m := h.scratch("2")
 			locks := []string{"l" + string(keyOf(m.Source)), "t" + string(h.key(h.target("a")))}
-			h.model.Before = func(call hcsmodel.Call, _ string) error {
+			h.model.Before = func(call hcstest.Call, _ string) error {
 				if call != during {
 					return nil
 				}

@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	"github.com/Microsoft/hcsshim"
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 	"golang.org/x/sys/windows"
 )
 
@@ -93,22 +93,22 @@ func noPause(ctx context.Context) error { return ctx.Err() }
 type winHost struct {
 	t   *testing.T
 	dir string
-	*hcsmodel.Model
+	*hcstest.Model
 }
 
-func newWinHost(t *testing.T) *winHost { return newWinHostIn(t, t.TempDir(), hcsmodel.Likely) }
+func newWinHost(t *testing.T) *winHost { return newWinHostIn(t, t.TempDir(), hcstest.Likely) }
 
 // newWinHostIn makes the layers 0, 1 and 2: a base layer, one that was committed on
 // it, and a writable one on both.
-func newWinHostIn(t *testing.T, dir string, personality hcsmodel.Personality) *winHost {
+func newWinHostIn(t *testing.T, dir string, personality hcstest.Personality) *winHost {
 	t.Helper()
 	sim := os.Getenv(simDir)
 	if sim == "" {
 		t.Skip("needs the simulated vmcompute.dll: run scripts/wine test on Linux")
 	}
 	h := &winHost{t: t, dir: dir}
-	h.must(hcsmodel.SetPersonality(sim, personality))
-	model, err := hcsmodel.Open(sim)
+	h.must(hcstest.SetPersonality(sim, personality))
+	model, err := hcstest.Open(sim)
 	h.must(err)
 	// The DLL counts down the faults; the test only looks.
 	model.Before, model.After = nil, nil
@@ -207,7 +207,7 @@ func (h *winHost) must(err error) {
 
 func (h *winHost) faults(lines ...string) {
 	h.t.Helper()
-	h.must(hcsmodel.SetFaults(os.Getenv(simDir), lines...))
+	h.must(hcstest.SetFaults(os.Getenv(simDir), lines...))
 }
 
 // wantCalls fails the test unless exactly these calls have reached the DLL since
@@ -225,7 +225,7 @@ func (h *winHost) wantCalls(want ...string) {
 func (h *winHost) wantNoChange() {
 	h.t.Helper()
 	for _, call := range h.Calls() {
-		if !strings.HasPrefix(call, string(hcsmodel.Bindings)) {
+		if !strings.HasPrefix(call, string(hcstest.Bindings)) {
 			h.t.Errorf("called %s", call)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // openCalls are those that open layer 2, when it is closed: the first asks whether
@@ -189,8 +189,8 @@ func TestOfTwoMountsAtATargetOneIsRefused(t *testing.T) {
 	h := newHost(t)
 	first, second := h.scratch("2"), h.scratch("3")
 	done := make(chan error, 1)
-	h.model.Before = func(call hcsmodel.Call, layer string) error {
-		if call == hcsmodel.Prepare && layer == first.Source {
+	h.model.Before = func(call hcstest.Call, layer string) error {
+		if call == hcstest.Prepare && layer == first.Source {
 			go func() { done <- h.mount(second, h.target("a")) }()
 			h.awaitWaiting(done, "t"+string(h.key(h.target("a"))))
 			if len(done) != 0 {
@@ -251,7 +251,7 @@ func TestALayerThatIsOpenElsewhereIsLeftOpen(t *testing.T) {
 	}{
 		{"active", scratch2, func(h *host, m *Mount) error { return h.model.ActivateLayer(m.Source) }, asked, errorSharingViolation},
 		{"active, which HCS does not tell", scratch2, func(h *host, m *Mount) error {
-			h.failNext(hcsmodel.MountPath, errorNotReady)
+			h.failNext(hcstest.MountPath, errorNotReady)
 			return h.model.ActivateLayer(m.Source)
 		}, calls(ask, activate, activate, activate, activate, activate), errorSharingViolation},
 		{"prepared", scratch2, openElsewhere, asked, errorSharingViolation},
@@ -293,27 +293,27 @@ func openElsewhere(h *host, m *Mount) error {
 func TestATransientErrorIsTriedAgain(t *testing.T) {
 	activate, prepare, ask := openCalls[1:2], openCalls[1:3], openCalls[:1]
 	for _, test := range []struct {
-		call  hcsmodel.Call
+		call  hcstest.Call
 		code  syscall.Errno
 		layer func(*host) *Mount
 		open  []string // calls that open the layer
 		fail  []string // calls of an attempt that fails
 	}{
-		{hcsmodel.Activate, errorNotReady, scratch2, openCalls[1:], calls(activate, ask, closeCalls)},
-		{hcsmodel.Activate, errorDeviceNotConnected, scratch2, openCalls[1:], calls(activate, ask, closeCalls)},
+		{hcstest.Activate, errorNotReady, scratch2, openCalls[1:], calls(activate, ask, closeCalls)},
+		{hcstest.Activate, errorDeviceNotConnected, scratch2, openCalls[1:], calls(activate, ask, closeCalls)},
 		// Somebody else may have the layer open, so that nothing is undone.
-		{hcsmodel.Activate, errorSharingViolation, scratch2, openCalls[1:], activate},
-		{hcsmodel.Activate, errorNotReady, committed2, openCalls[1:], activate},
-		{hcsmodel.Prepare, errorNotReady, scratch2, openCalls[1:], calls(prepare, ask, closeCalls)},
-		{hcsmodel.Prepare, errorDeviceNotConnected, scratch2, openCalls[1:], calls(prepare, ask, closeCalls)},
-		{hcsmodel.Prepare, errorTimeout, scratch2, openCalls[1:], calls(prepare, ask, closeCalls)},
-		{hcsmodel.Prepare, errorTimeout, committed2, openCalls[1:], calls(prepare, ask, closeCalls)},
+		{hcstest.Activate, errorSharingViolation, scratch2, openCalls[1:], activate},
+		{hcstest.Activate, errorNotReady, committed2, openCalls[1:], activate},
+		{hcstest.Prepare, errorNotReady, scratch2, openCalls[1:], calls(prepare, ask, closeCalls)},
+		{hcstest.Prepare, errorDeviceNotConnected, scratch2, openCalls[1:], calls(prepare, ask, closeCalls)},
+		{hcstest.Prepare, errorTimeout, scratch2, openCalls[1:], calls(prepare, ask, closeCalls)},
+		{hcstest.Prepare, errorTimeout, committed2, openCalls[1:], calls(prepare, ask, closeCalls)},
 		// Only the question is asked again.
-		{hcsmodel.MountPath, errorNotReady, scratch2, ask, ask},
-		{hcsmodel.MountPath, errorDeviceNotConnected, scratch2, ask, ask},
+		{hcstest.MountPath, errorNotReady, scratch2, ask, ask},
+		{hcstest.MountPath, errorDeviceNotConnected, scratch2, ask, ask},
 	} {
 		first := openCalls[:1]
-		if test.call == hcsmodel.MountPath {
+		if test.call == hcstest.MountPath {
 			first = openCalls[:3]
 		}
 		four := calls(test.fail, test.fail, test.fail, test.fail)
@@ -332,7 +332,7 @@ func TestATransientErrorIsTriedAgain(t *testing.T) {
 			h.failOpening(test.call, test.code, test.code, test.code, test.code, test.code)
 			wantError(t, h.mount(test.layer(h), h.target("a")), "layer "+h.path("layers", "2"), test.code)
 			want := calls(first, four, test.fail)
-			if test.call == hcsmodel.MountPath {
+			if test.call == hcstest.MountPath {
 				want = calls(want, ask, closeCalls) // and asked once more for the volume that is to go
 			}
 			h.wantCalls(want...)
@@ -352,11 +352,11 @@ func TestClosingIsTriedAgainWhateverFails(t *testing.T) {
 				h.mustMount(layer(h), h.target("a"))
 				h.model.ResetCalls()
 				failing := 2 * 4
-				h.model.Before = func(call hcsmodel.Call, layer string) error {
+				h.model.Before = func(call hcstest.Call, layer string) error {
 					if failing--; failing < 0 {
 						return nil
 					}
-					return &hcsmodel.Error{Call: call, Layer: layer, Code: code}
+					return &hcstest.Error{Call: call, Layer: layer, Code: code}
 				}
 				h.mustUnmount(h.target("a"))
 				h.wantCalls(calls(closeCalls, closeCalls, closeCalls, closeCalls, closeCalls)...)
@@ -367,12 +367,12 @@ func TestClosingIsTriedAgainWhateverFails(t *testing.T) {
 }
 
 func TestOtherErrorsAreFinal(t *testing.T) {
-	for _, call := range []hcsmodel.Call{hcsmodel.Activate, hcsmodel.Prepare, hcsmodel.MountPath} {
+	for _, call := range []hcstest.Call{hcstest.Activate, hcstest.Prepare, hcstest.MountPath} {
 		for _, code := range []syscall.Errno{errorGenFailure, errorInvalidParameter} {
 			h := newHost(t)
 			h.failOpening(call, code)
 			wantError(t, h.mount(h.scratch("2"), h.target("a")), "layer "+h.path("layers", "2"), code)
-			if n := strings.Count(strings.Join(h.model.Calls(), "\n"), string(hcsmodel.Activate)); n != 1 {
+			if n := strings.Count(strings.Join(h.model.Calls(), "\n"), string(hcstest.Activate)); n != 1 {
 				t.Errorf("%s: %d attempts", call, n)
 			}
 			h.wantClosed()
@@ -383,21 +383,21 @@ func TestOtherErrorsAreFinal(t *testing.T) {
 func TestACancelledContextEndsTheTries(t *testing.T) {
 	h := newHost(t)
 	ctx := h.cancelledByAPause()
-	h.failNext(hcsmodel.Prepare, errorNotReady)
+	h.failNext(hcstest.Prepare, errorNotReady)
 	wantError(t, h.mounter.mount(ctx, h.scratch("2"), h.target("a")), "failed to prepare", errorNotReady, context.Canceled)
 	h.wantClosed()
 }
 
 func TestACancelledContextEndsTheWaitForAVolumeThatIsLate(t *testing.T) {
 	h := newHost(t)
-	h.model.Personality.VolumeLate, h.model.Personality.ClosedPath = 2, hcsmodel.ClosedPathDirectory
+	h.model.Personality.VolumeLate, h.model.Personality.ClosedPath = 2, hcstest.ClosedPathDirectory
 	wantError(t, h.mounter.mount(h.cancelledByAPause(), h.scratch("2"), h.target("a")), "failed to get mount path", context.Canceled)
 	h.wantAt(h.target("a"), "nothing")
 	h.wantClosed()
 }
 
 func TestAVolumeThatIsLateIsWaitedFor(t *testing.T) {
-	for _, closedPath := range []hcsmodel.ClosedPath{hcsmodel.ClosedPathNotReady, hcsmodel.ClosedPathDirectory, hcsmodel.ClosedPathEmpty} {
+	for _, closedPath := range []hcstest.ClosedPath{hcstest.ClosedPathNotReady, hcstest.ClosedPathDirectory, hcstest.ClosedPathEmpty} {
 		h := newHost(t)
 		h.model.Personality.VolumeLate, h.model.Personality.ClosedPath = 2, closedPath
 		m := h.scratch("2")
@@ -455,11 +455,11 @@ func TestAStaleVolumeDoesNotProveThatTheUndoHasClosedTheLayer(t *testing.T) {
 	h, m, nameEarlier := activatedEarlier(t)
 	nameEarlier(2)
 	refused := false
-	h.model.Before = func(call hcsmodel.Call, _ string) error {
+	h.model.Before = func(call hcstest.Call, _ string) error {
 		switch {
-		case call == hcsmodel.Prepare:
+		case call == hcstest.Prepare:
 			return errorTimeout
-		case call == hcsmodel.Deactivate && !refused:
+		case call == hcstest.Deactivate && !refused:
 			refused = true
 			return errorNotReady
 		}
@@ -499,23 +499,23 @@ func TestThePauseEndsByItself(t *testing.T) {
 func TestAFailedUndoIsInTheErrorAndKeepsTheRecord(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		codes map[hcsmodel.Call]error
+		codes map[hcstest.Call]error
 		texts []string
 	}{
-		{"Activate passes, Deactivate fails", map[hcsmodel.Call]error{
-			hcsmodel.Prepare: errorInvalidParameter, hcsmodel.Deactivate: errorSharingViolation,
+		{"Activate passes, Deactivate fails", map[hcstest.Call]error{
+			hcstest.Prepare: errorInvalidParameter, hcstest.Deactivate: errorSharingViolation,
 		}, []string{"failed to prepare layer", "undo: failed to unprepare layer", "failed to deactivate layer", "is still open as"}},
-		{"a transient failure cannot be undone", map[hcsmodel.Call]error{
-			hcsmodel.Prepare: errorNotReady, hcsmodel.Deactivate: errorSharingViolation,
+		{"a transient failure cannot be undone", map[hcstest.Call]error{
+			hcstest.Prepare: errorNotReady, hcstest.Deactivate: errorSharingViolation,
 		}, []string{"failed to prepare layer", "undo: failed to unprepare layer", "failed to deactivate layer"}},
-		{"no mount path, Unprepare and Deactivate fail", map[hcsmodel.Call]error{
-			hcsmodel.MountPath: errorInvalidParameter, hcsmodel.Unprepare: errorGenFailure, hcsmodel.Deactivate: errorSharingViolation,
+		{"no mount path, Unprepare and Deactivate fail", map[hcstest.Call]error{
+			hcstest.MountPath: errorInvalidParameter, hcstest.Unprepare: errorGenFailure, hcstest.Deactivate: errorSharingViolation,
 		}, []string{"failed to get mount path of layer", "failed to unprepare layer", "failed to deactivate layer"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHost(t)
 			m := h.scratch("2")
-			h.model.Before = func(call hcsmodel.Call, _ string) error { return test.codes[call] }
+			h.model.Before = func(call hcstest.Call, _ string) error { return test.codes[call] }
 			err := h.mount(m, h.mkdir(h.target("a")))
 			for _, text := range test.texts {
 				wantError(t, err, text)
@@ -687,9 +687,9 @@ func TestRelativeTargetsAreTakenFromTheWorkingDirectory(t *testing.T) {
 
 func TestErrorsMatchTheirWindowsCodeThroughAllWrapping(t *testing.T) {
 	h := newHost(t)
-	h.failNext(hcsmodel.Activate, errorGenFailure)
+	h.failNext(hcstest.Activate, errorGenFailure)
 	err := h.mount(h.scratch("2"), h.target("a"))
-	var hcsErr *hcsmodel.Error
+	var hcsErr *hcstest.Error
 	if !stderrors.As(err, &hcsErr) || hcsErr.Code != errorGenFailure || !stderrors.Is(err, errorGenFailure) {
 		t.Errorf("error %v", err)
 	}
@@ -742,8 +742,8 @@ func TestWhatAUserPutAtTheTargetMeanwhileIsLeftAloneAndTheMountUndone(t *testing
 				h.mkdir(h.target("a"))
 			}
 			var put string
-			h.model.Before = func(call hcsmodel.Call, _ string) error {
-				if call == hcsmodel.Prepare {
+			h.model.Before = func(call hcstest.Call, _ string) error {
+				if call == hcstest.Prepare {
 					test.make(h)
 					put = describe(h.target("a"))
 				}
@@ -760,7 +760,7 @@ func TestWhatAUserPutAtTheTargetMeanwhileIsLeftAloneAndTheMountUndone(t *testing
 func (h *host) wantOnlyAsked() {
 	h.t.Helper()
 	for _, call := range h.model.Calls() {
-		if !strings.HasPrefix(call, string(hcsmodel.MountPath)) {
+		if !strings.HasPrefix(call, string(hcstest.MountPath)) {
 			h.t.Errorf("HCS was called: %s", call)
 		}
 	}
@@ -808,8 +808,8 @@ func TestARecordThatCannotBeWrittenLeavesNoLayerOpen(t *testing.T) {
 		m := h.scratch("2")
 		m.Options = []string{ParentLayerPathsFlag + listOf(manyParents(1000))} // longer than maxSize
 		inTheWay := layer(h) + unfinishedSuffix
-		h.model.Before = func(call hcsmodel.Call, _ string) error {
-			if call == hcsmodel.Prepare {
+		h.model.Before = func(call hcstest.Call, _ string) error {
+			if call == hcstest.Prepare {
 				h.write(filepath.Join(inTheWay, "in the way"), "")
 			}
 			return nil
@@ -906,12 +906,12 @@ func TestAWindowsPathIsCheckedOnEverySystem(t *testing.T) {
 
 func TestAnUndoThatFailsForAnInstantIsTriedAgain(t *testing.T) {
 	h := newHost(t)
-	h.model.Before = func(call hcsmodel.Call, layer string) error {
+	h.model.Before = func(call hcstest.Call, layer string) error {
 		switch {
-		case call == hcsmodel.Prepare:
-			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
-		case call == hcsmodel.Deactivate && h.pauses == 0:
-			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorNotReady}
+		case call == hcstest.Prepare:
+			return &hcstest.Error{Call: call, Layer: layer, Code: errorGenFailure}
+		case call == hcstest.Deactivate && h.pauses == 0:
+			return &hcstest.Error{Call: call, Layer: layer, Code: errorNotReady}
 		}
 		return nil
 	}
@@ -1018,12 +1018,12 @@ func TestALayerIsClosedAsWhatItWasOpenedAs(t *testing.T) {
 	t.Run("a scratch disk that is missing in an undo", func(t *testing.T) {
 		h := newHost(t)
 		m := h.scratch("2")
-		h.model.Before = func(call hcsmodel.Call, layer string) error {
-			if call != hcsmodel.Prepare {
+		h.model.Before = func(call hcstest.Call, layer string) error {
+			if call != hcstest.Prepare {
 				return nil
 			}
 			hide(h, m, "sandbox.vhdx")
-			return &hcsmodel.Error{Call: call, Layer: layer, Code: errorGenFailure}
+			return &hcstest.Error{Call: call, Layer: layer, Code: errorGenFailure}
 		}
 		wantError(t, h.mount(m, h.target("a")), "failed to prepare layer", errorGenFailure)
 		h.wantCalls(calls(openCalls[:3], openCalls[:1], closeCalls)...)
@@ -1032,8 +1032,8 @@ func TestALayerIsClosedAsWhatItWasOpenedAs(t *testing.T) {
 		h := newHost(t)
 		m := h.scratch("2")
 		var putBack func()
-		h.model.After = func(call hcsmodel.Call, _ string) error {
-			if call == hcsmodel.MountPath {
+		h.model.After = func(call hcstest.Call, _ string) error {
+			if call == hcstest.MountPath {
 				h.model.After = nil
 				putBack = hide(h, m, "sandbox.vhdx")
 				h.write(h.target("a"), "in the way")
@@ -1055,7 +1055,7 @@ func TestALayerIsClosedAsWhatItWasOpenedAs(t *testing.T) {
 		m := committed2(h)
 		h.mustMount(m, h.target("a"))
 		hide(h, m, "sandbox.vhdx")
-		h.failEvery(errorSharingViolation, hcsmodel.Unprepare)
+		h.failEvery(errorSharingViolation, hcstest.Unprepare)
 		wantError(t, h.unmount(h.target("a")), "failed to unprepare layer", errorSharingViolation)
 		h.wantNoLeak()
 		h.model.Before = nil
@@ -1081,8 +1081,8 @@ func TestALinkThatIsNotFollowedFailsTheMountWhichIsUndone(t *testing.T) {
 func (h *host) vanishOnceOpen() (m *Mount, putBack func()) {
 	m = h.base("2")
 	files, aside := filepath.Join(m.Source, "Files"), h.path("aside")
-	h.model.After = func(call hcsmodel.Call, _ string) error {
-		if call != hcsmodel.Prepare {
+	h.model.After = func(call hcstest.Call, _ string) error {
+		if call != hcstest.Prepare {
 			return nil
 		}
 		return os.Rename(files, aside)
@@ -1187,7 +1187,7 @@ func TestAnActivationThatFailsThoughItAttachedTheDiskIsUndone(t *testing.T) {
 	for _, late := range []int{0, 2} { // calls, until HCS names the volume
 		h := newHost(t)
 		h.model.Personality.VolumeLate = late
-		h.model.After = failing(errorGenFailure, hcsmodel.Activate)
+		h.model.After = failing(errorGenFailure, hcstest.Activate)
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel() // which ends no undo
 		wantError(t, mountIn(ctx, h.mounter, h.scratch("2"), h.target("a")), "failed to activate layer", errorGenFailure)
@@ -1199,14 +1199,14 @@ func TestAnActivationWhoseUndoIsDoubtfulIsOnRecord(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	attached := false
-	h.model.Before = func(hcsmodel.Call, string) error {
+	h.model.Before = func(hcstest.Call, string) error {
 		if attached {
 			return errorNotReady
 		}
 		return nil
 	}
-	h.model.After = func(call hcsmodel.Call, _ string) error {
-		if call == hcsmodel.Activate {
+	h.model.After = func(call hcstest.Call, _ string) error {
+		if call == hcstest.Activate {
 			attached = true
 			return errorNotReady
 		}
@@ -1223,8 +1223,8 @@ func TestAnActivationWhoseUndoIsDoubtfulIsOnRecord(t *testing.T) {
 
 func TestAnActivationWhoseUndoIsDoubtfulIsTriedAgain(t *testing.T) {
 	h := newHost(t)
-	h.model.Personality, _ = hcsmodel.Named("closed-0x15")
-	h.failNext(hcsmodel.Activate, errorNotReady)
+	h.model.Personality, _ = hcstest.Named("closed-0x15")
+	h.failNext(hcstest.Activate, errorNotReady)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.wantOpen("2")
 	h.mustUnmount(h.target("a"))

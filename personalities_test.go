@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // allPersonalities is the environment variable that makes the slow families of tests
@@ -23,8 +23,8 @@ var somePersonalities = []string{"likely", "all-different-a", "all-different-b",
 
 // underPersonalities runs a family of tests under the personalities of HCS, where it is
 // slow under some of them.
-func underPersonalities(t *testing.T, slow bool, test func(t *testing.T, p hcsmodel.Personality)) {
-	for _, p := range hcsmodel.Personalities {
+func underPersonalities(t *testing.T, slow bool, test func(t *testing.T, p hcstest.Personality)) {
+	for _, p := range hcstest.Personalities {
 		if slow && os.Getenv(allPersonalities) != "all" && !contains(somePersonalities, p.Name) {
 			continue
 		}
@@ -38,11 +38,11 @@ func underPersonalities(t *testing.T, slow bool, test func(t *testing.T, p hcsmo
 // chosen reports whether case number n of a family runs under a personality. All do under
 // the likely one and those that differ from it in many answers, and of the others each
 // under a few.
-func chosen(p hcsmodel.Personality, n int) bool {
+func chosen(p hcstest.Personality, n int) bool {
 	if os.Getenv(allPersonalities) == "all" || contains(somePersonalities, p.Name) {
 		return true
 	}
-	for i, other := range hcsmodel.Personalities {
+	for i, other := range hcstest.Personalities {
 		if other.Name == p.Name {
 			return (n+i)%6 == 0
 		}
@@ -51,7 +51,7 @@ func chosen(p hcsmodel.Personality, n int) bool {
 }
 
 // newHostOf returns a host of that personality, in memory.
-func newHostOf(t testing.TB, p hcsmodel.Personality) *host {
+func newHostOf(t testing.TB, p hcstest.Personality) *host {
 	h := newHost(t)
 	h.model.Personality = p
 	return h
@@ -63,7 +63,7 @@ var matrix = struct {
 	cases map[string]map[string]int
 }{cases: map[string]map[string]int{}}
 
-func count(family string, p hcsmodel.Personality, cases int) {
+func count(family string, p hcstest.Personality, cases int) {
 	matrix.Lock()
 	defer matrix.Unlock()
 	if matrix.cases[family] == nil {
@@ -94,7 +94,7 @@ func printMatrix(w io.Writer) {
 	row("personality", func(family string) string { return family })
 	row("---", func(string) string { return "--:" })
 	totals := map[string]int{}
-	for _, p := range hcsmodel.Personalities {
+	for _, p := range hcstest.Personalities {
 		row(p.Name, func(family string) string {
 			n := matrix.cases[family][p.Name]
 			totals[family] += n

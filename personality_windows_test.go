@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 	"golang.org/x/sys/windows"
 )
 
@@ -29,7 +29,7 @@ var winLayers = []string{"1", "2"}
 // few with -short. Those that differ in one answer run with a third of the cases, and with the
 // way to show layers that the answer is about, unless MOUNT_TEST_PERSONALITIES is "all".
 func underAll(t *testing.T, all []winCase) {
-	for i, personality := range hcsmodel.Personalities {
+	for i, personality := range hcstest.Personalities {
 		cases := all
 		both := personality.Name == "likely" || strings.HasPrefix(personality.Name, "all-")
 		if testing.Short() && !both {
@@ -57,7 +57,7 @@ func underAll(t *testing.T, all []winCase) {
 }
 
 // under runs the cases with a personality, and tells how many passed.
-func under(t *testing.T, personality hcsmodel.Personality, cases []winCase) {
+func under(t *testing.T, personality hcstest.Personality, cases []winCase) {
 	passed := 0
 	var h *winHost
 	for _, c := range cases {
@@ -347,7 +347,7 @@ func TestWhateverHCSAnswersAReadOnlyLayerIsOnRecordUntilItsFilterIsDetached(t *t
 }
 
 func TestAVolumeThatLingersIsNotTakenForAnOpenLayer(t *testing.T) {
-	lingers, _ := hcsmodel.Named("volume-lingers")
+	lingers, _ := hcstest.Named("volume-lingers")
 	h := newWinHostIn(t, t.TempDir(), lingers)
 	for i := 0; i < 3; i++ {
 		h.must(h.scratch().Mount(h.path("target")))

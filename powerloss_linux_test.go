@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // A power loss keeps of a volume what was durable, and of the changes after that any
@@ -22,7 +22,7 @@ import (
 // through, on the same volume; and the content of that file.
 
 func TestAPowerLossBetweenAnyTwoWritesLeavesNothingThatUnmountOrMountCannotClear(t *testing.T) {
-	underPersonalities(t, true, func(t *testing.T, p hcsmodel.Personality) {
+	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
 			if s.foreign || !chosenOne(p, i) { // what other code had open is closed then
 				continue

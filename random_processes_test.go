@@ -15,7 +15,7 @@ import (
 	"github.com/pkg/errors"
 	"pgregory.net/rapid"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // Operations of a random test in other processes. Each is this test binary, which
@@ -143,9 +143,9 @@ func serveRandom(orders io.Reader, answers io.Writer) error {
 	}
 }
 
-// elsewhereKills are what kills another process, as hcsmodel.SetFaults takes it.
-var elsewhereKills = killsOf(hcsmodel.Activate, hcsmodel.Prepare, hcsmodel.MountPath, hcsmodel.Unprepare, hcsmodel.Deactivate,
-	hcsmodel.Bind, hcsmodel.Unbind, hcsmodel.Bindings)
+// elsewhereKills are what kills another process, as hcstest.SetFaults takes it.
+var elsewhereKills = killsOf(hcstest.Activate, hcstest.Prepare, hcstest.MountPath, hcstest.Unprepare, hcstest.Deactivate,
+	hcstest.Bind, hcstest.Unbind, hcstest.Bindings)
 
 // elsewhereFaults are errors for an instant and for good, and the kills.
 var elsewhereFaults = append([]string{
@@ -154,7 +154,7 @@ var elsewhereFaults = append([]string{
 	"ActivateLayer 0x20", "PrepareLayer 0x57", "GetLayerMountPath 0x1f", "UnprepareLayer 0x1f", "DeactivateLayer 0x20",
 }, elsewhereKills...)
 
-func killsOf(calls ...hcsmodel.Call) []string {
+func killsOf(calls ...hcstest.Call) []string {
 	var kills []string
 	for _, call := range calls {
 		kills = append(kills, string(call)+" kill-before", string(call)+" kill-after")
@@ -171,12 +171,12 @@ func (r *random) planElsewhere(fault string) (happened func() bool) {
 	if fault != "" {
 		plan = append(plan, fault+" 1")
 	}
-	if err := hcsmodel.SetFaults(dir, plan...); err != nil {
+	if err := hcstest.SetFaults(dir, plan...); err != nil {
 		r.t.Fatal(err)
 	}
 	return func() bool {
 		left, err := os.ReadFile(filepath.Join(dir, "faults"))
-		if err := stderrors.Join(err, hcsmodel.SetFaults(dir)); err != nil {
+		if err := stderrors.Join(err, hcstest.SetFaults(dir)); err != nil {
 			r.t.Fatal(err)
 		}
 		return fault != "" && len(left) == 0

@@ -18,7 +18,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // randomOps is how many random operations a run does at least. A failure is
@@ -185,19 +185,19 @@ func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 	r.files = r.allFiles()
 	r.world = newWorld()
 	r.model.Personality = drawPersonality(rt)
-	if err := hcsmodel.SetPersonality(r.path("hcs"), r.model.Personality); err != nil {
+	if err := hcstest.SetPersonality(r.path("hcs"), r.model.Personality); err != nil {
 		tb.Fatal(err)
 	}
 	return r
 }
 
 // drawPersonality draws more often the personalities that differ in many answers.
-func drawPersonality(rt *rapid.T) hcsmodel.Personality {
+func drawPersonality(rt *rapid.T) hcstest.Personality {
 	var names []string
-	for _, p := range hcsmodel.Personalities {
+	for _, p := range hcstest.Personalities {
 		names = append(names, p.Name)
 	}
-	p, _ := hcsmodel.Named(rapid.SampledFrom(append(names, somePersonalities...)).Draw(rt, "personality"))
+	p, _ := hcstest.Named(rapid.SampledFrom(append(names, somePersonalities...)).Draw(rt, "personality"))
 	return p
 }
 
@@ -727,7 +727,7 @@ func (r *random) wantNoOpenLayerWithoutRecord() {
 // wantParents fails the test when HCS was given the parents of another layer.
 func (r *random) wantParents() {
 	for _, call := range r.model.Calls() {
-		if !strings.HasPrefix(call, string(hcsmodel.Prepare)) {
+		if !strings.HasPrefix(call, string(hcstest.Prepare)) {
 			continue
 		}
 		for _, layer := range randomLayers {
@@ -1040,7 +1040,7 @@ func (r *random) work(work randomWork) error {
 // is negative. It returns whether it has come to that.
 func (r *random) killOnce(at int) (killed func() bool) {
 	var calls int32 = -1
-	r.model.Before = func(hcsmodel.Call, string) error {
+	r.model.Before = func(hcstest.Call, string) error {
 		if int(atomic.AddInt32(&calls, 1)) == at {
 			panic(errKilled)
 		}

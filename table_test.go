@@ -14,14 +14,14 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 func TestARecordIsWrittenBeforeHCSOpensTheLayer(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
-	h.model.Before = func(call hcsmodel.Call, _ string) error {
-		if call == hcsmodel.MountPath { // which asks whether the layer is open
+	h.model.Before = func(call hcstest.Call, _ string) error {
+		if call == hcstest.MountPath { // which asks whether the layer is open
 			return nil
 		}
 		h.model.Before = nil
@@ -296,7 +296,7 @@ func TestADamagedRecordIsKeptWhileItsLayerCannotBeClosed(t *testing.T) {
 			h.mustMount(m, h.target("a"))
 			path := h.layerFile(h.target("a"))
 			h.write(path, "torn")
-			h.failEvery(errorSharingViolation, hcsmodel.Unprepare, hcsmodel.Deactivate)
+			h.failEvery(errorSharingViolation, hcstest.Unprepare, hcstest.Deactivate)
 			wantError(t, h.unmount(m.Source), "failed to unprepare layer "+m.Source, errorSharingViolation)
 			h.wantAt(path, "file: torn")
 			h.model.Before = nil

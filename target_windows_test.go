@@ -10,7 +10,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 	"golang.org/x/sys/windows"
 )
 
@@ -95,7 +95,7 @@ func shortPath(t *testing.T, path string) string {
 func newBaseHost(t *testing.T) (mt *mounter, layer *Mount, dir string) {
 	t.Helper()
 	table := newTable(t)
-	mt = &mounter{opener: opener{hcsmodel.New(""), table.pause}, table: table, boot: "boot 1"}
+	mt = &mounter{opener: opener{hcstest.New(""), table.pause}, table: table, boot: "boot 1"}
 	dir = filepath.Dir(table.dir)
 	layer = &Mount{Type: layerType, Source: filepath.Join(dir, "layer")}
 	for _, err := range []error{os.MkdirAll(filepath.Join(layer.Source, "Files"), 0o777),

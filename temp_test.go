@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // tempHost is a host whose temporary mounts are at mnt.
@@ -72,7 +72,7 @@ func TestWithTempMountUnmountsWhenTheCallbackPanics(t *testing.T) {
 func TestWithTempMountReturnsAllErrorsAndRemovesNothingThatIsStillThere(t *testing.T) {
 	h := tempHost(t)
 	var root string
-	h.failEvery(errorSharingViolation, hcsmodel.Unprepare, hcsmodel.Deactivate)
+	h.failEvery(errorSharingViolation, hcstest.Unprepare, hcstest.Deactivate)
 	err := h.withTempMount(context.Background(), []Mount{*h.scratch("2")}, func(dir string) error {
 		root = dir
 		h.write(filepath.Join(dir, "data"), "mine")
@@ -109,7 +109,7 @@ func TestWithTempMountKeepsADirectoryThatIsNotEmpty(t *testing.T) {
 
 func TestWithTempMountLeavesNothingWhenMountingFails(t *testing.T) {
 	h := tempHost(t)
-	h.failNext(hcsmodel.Prepare, errorSharingViolation)
+	h.failNext(hcstest.Prepare, errorSharingViolation)
 	err := h.withTempMount(context.Background(), []Mount{*h.scratch("2")}, func(string) error {
 		t.Error("called")
 		return nil
@@ -162,7 +162,7 @@ func TestCleanupTempMountsCleansUpWhatAKilledProcessLeft(t *testing.T) {
 		h.scratch(name)
 		died, _ := survive(func() error {
 			return h.withTempMount(context.Background(), []Mount{*h.scratchMount(name)}, func(string) error {
-				h.model.Before = func(hcsmodel.Call, string) error { panic(errKilled) } // no unmounting
+				h.model.Before = func(hcstest.Call, string) error { panic(errKilled) } // no unmounting
 				panic(errKilled)
 			})
 		})
@@ -201,8 +201,8 @@ func TestCleanupTempMountsReturnsAnErrorForEachThatIsLeft(t *testing.T) {
 	for _, name := range []string{"0", "1", "2"} {
 		h.mustMount(h.scratch(name), h.mkdir(h.target(name)))
 	}
-	h.model.Before = func(call hcsmodel.Call, layer string) error {
-		if call == hcsmodel.Deactivate && filepath.Base(layer) != "1" {
+	h.model.Before = func(call hcstest.Call, layer string) error {
+		if call == hcstest.Deactivate && filepath.Base(layer) != "1" {
 			return errorSharingViolation
 		}
 		return nil
@@ -317,8 +317,8 @@ func TestUnmountRecursiveGoesOnAfterAFailure(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.mustMount(h.scratch("3"), h.target("bb")) // the longer path is the deeper one
-	h.model.Before = func(call hcsmodel.Call, layer string) error {
-		if call == hcsmodel.Deactivate && layer == h.path("layers", "3") {
+	h.model.Before = func(call hcstest.Call, layer string) error {
+		if call == hcstest.Deactivate && layer == h.path("layers", "3") {
 			return errorSharingViolation
 		}
 		return nil
@@ -441,8 +441,8 @@ func TestWithTempMountUnmountsWhatItMountedWhenTheContextEndsTheRest(t *testing.
 	ctx, cancel := context.WithCancel(context.Background())
 	first, second := *h.scratch("2"), *h.scratch("3")
 	first.Target, second.Target = "a", "b"
-	h.model.Before = func(call hcsmodel.Call, layer string) error {
-		if layer == second.Source && call == hcsmodel.Activate {
+	h.model.Before = func(call hcstest.Call, layer string) error {
+		if layer == second.Source && call == hcstest.Activate {
 			cancel()
 			return errorNotReady
 		}

@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // A tracee is a child process that does scenarios and is stopped before each of the
@@ -309,9 +309,9 @@ func (c *tracee) text(address uint64) string {
 }
 
 // newSharedHost returns a host of that personality which processes share.
-func newSharedHost(t testing.TB, p hcsmodel.Personality) *host {
+func newSharedHost(t testing.TB, p hcstest.Personality) *host {
 	dir := newHost(t).dir
-	if err := hcsmodel.SetPersonality(filepath.Join(dir, "hcs"), p); err != nil {
+	if err := hcstest.SetPersonality(filepath.Join(dir, "hcs"), p); err != nil {
 		t.Fatal(err)
 	}
 	return sharedHost(t, dir)
@@ -319,6 +319,6 @@ func newSharedHost(t testing.TB, p hcsmodel.Personality) *host {
 
 // chosenOne reports whether case number n of a family that hardly depends on HCS runs under
 // a personality: each does under one of somePersonalities.
-func chosenOne(p hcsmodel.Personality, n int) bool {
+func chosenOne(p hcstest.Personality, n int) bool {
 	return os.Getenv(allPersonalities) == "all" || somePersonalities[n%len(somePersonalities)] == p.Name
 }

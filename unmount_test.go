@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 func TestUnmountByTargetClosesTheLayerInReverseOrder(t *testing.T) {
@@ -46,7 +46,7 @@ func TestAfterARebootUnmountCleansUpWithoutACallOfHCS(t *testing.T) {
 				h.mustMount(m, h.target("b"))
 				h.reboot()
 				h.model.ResetCalls()
-				h.failEvery(errorNotReady, hcsmodel.Unprepare, hcsmodel.Deactivate) // for good, as in moby 40723
+				h.failEvery(errorNotReady, hcstest.Unprepare, hcstest.Deactivate) // for good, as in moby 40723
 				h.mustUnmount(map[string]string{"target": h.target("a"), "other target": h.target("b"), "source": m.Source}[by])
 				h.wantCalls()
 				h.wantAt(h.target("a"), "directory of []")
@@ -107,7 +107,7 @@ func TestWhereHCSRefusesToCloseWhatIsClosedAKilledMountIsCleanedUp(t *testing.T)
 					more = false // as -failfast runs nothing any more
 					t.Run(fmt.Sprintf("%s %s killed %s call %d", code, name, when, at), func(t *testing.T) {
 						h := newHost(t)
-						personality, found := hcsmodel.Named("closed-" + code)
+						personality, found := hcstest.Named("closed-" + code)
 						if !found {
 							t.Fatal("no such personality")
 						}
@@ -131,12 +131,12 @@ func TestAReadOnlyLayerIsClosedOnlyWhenUnprepareSaysSo(t *testing.T) {
 			t.Run(fmt.Sprintf("%s 0x%x", name, uintptr(code)), func(t *testing.T) {
 				h := newHost(t)
 				h.mustMount(layer(h), h.mkdir(h.target("a")))
-				h.failNext(hcsmodel.Unprepare, code)
+				h.failNext(hcstest.Unprepare, code)
 				h.mustUnmount(h.target("a"))
 				h.wantClosed()
 
 				h.mustMount(layer(h), h.target("a"))
-				h.failEvery(code, hcsmodel.Unprepare)
+				h.failEvery(code, hcstest.Unprepare)
 				for range 2 {
 					wantError(t, h.unmount(h.target("a")), "failed to unprepare layer", code)
 					h.wantOpen("2")
@@ -300,7 +300,7 @@ func TestUnmountOfAnUnknownLayerThatIsInUseFails(t *testing.T) {
 	if err := h.model.ActivateLayer(m.Source); err != nil {
 		t.Fatal(err)
 	}
-	h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+	h.failEvery(errorSharingViolation, hcstest.Deactivate)
 	err := h.unmount(m.Source)
 	wantError(t, err, "failed to deactivate layer "+m.Source, errorSharingViolation)
 	wantError(t, err, "is still open as "+strings.TrimSuffix(h.link(m), "/"))
@@ -309,7 +309,7 @@ func TestUnmountOfAnUnknownLayerThatIsInUseFails(t *testing.T) {
 func TestUnmountOfAnUnknownLayerThatIsClosedIsNilWhateverHCSSays(t *testing.T) {
 	for _, code := range []syscall.Errno{errorNotReady, errorInvalidParameter, 5, errorGenFailure} {
 		h := newHost(t)
-		h.failEvery(code, hcsmodel.Unprepare, hcsmodel.Deactivate)
+		h.failEvery(code, hcstest.Unprepare, hcstest.Deactivate)
 		if err := h.unmountAll(h.scratch("2").Source); err != nil {
 			t.Error(err)
 		}
@@ -322,7 +322,7 @@ func TestUnprepareFailingDoesNotStopDeactivate(t *testing.T) {
 	if err := h.model.ActivateLayer(m.Source); err != nil {
 		t.Fatal(err)
 	}
-	h.failNext(hcsmodel.Unprepare, errorGenFailure)
+	h.failNext(hcstest.Unprepare, errorGenFailure)
 	h.mustUnmount(m.Source)
 	h.wantClosed()
 }
@@ -330,7 +330,7 @@ func TestUnprepareFailingDoesNotStopDeactivate(t *testing.T) {
 func TestALayerThatStaysOpenKeepsItsRecord(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
-	h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+	h.failEvery(errorSharingViolation, hcstest.Deactivate)
 	for range 2 {
 		err := h.unmount(h.target("a"))
 		wantError(t, err, "failed to deactivate layer "+h.path("layers", "2"), errorSharingViolation)
@@ -351,7 +351,7 @@ func TestALayerWhoseVolumeHasGoneIsClosedWhateverHCSSays(t *testing.T) {
 		if err := os.Rename(h.record(h.target("a")).Volume, h.path("volumes", "gone")); err != nil {
 			t.Fatal(err)
 		}
-		h.failEvery(code, hcsmodel.Unprepare, hcsmodel.Deactivate)
+		h.failEvery(code, hcstest.Unprepare, hcstest.Deactivate)
 		h.mustUnmount(h.target("a"))
 		h.wantAt(h.target("a"), "directory of []")
 		h.wantClosed()
@@ -361,8 +361,8 @@ func TestALayerWhoseVolumeHasGoneIsClosedWhateverHCSSays(t *testing.T) {
 func TestTheLinkIsGoneBeforeTheLayerIsClosed(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
-	h.model.Before = func(call hcsmodel.Call, _ string) error {
-		if call == hcsmodel.Unprepare || call == hcsmodel.Deactivate {
+	h.model.Before = func(call hcstest.Call, _ string) error {
+		if call == hcstest.Unprepare || call == hcstest.Deactivate {
 			h.wantAt(h.target("a"), "nothing")
 		}
 		return nil
@@ -376,8 +376,8 @@ func TestALayerIsClosedOnceItsVolumeHasGoneThoughHCSRefuses(t *testing.T) {
 		h := newHost(t)
 		h.mustMount(h.scratch("2"), h.target("a"))
 		volume, refusals := h.record(h.target("a")).Volume, 0
-		h.model.Before = func(call hcsmodel.Call, _ string) error {
-			if call != hcsmodel.Deactivate {
+		h.model.Before = func(call hcstest.Call, _ string) error {
+			if call != hcstest.Deactivate {
 				return nil
 			}
 			if refusals++; refusals == 1 {
@@ -431,7 +431,7 @@ func TestUnmountThatCouldNotCloseALayerLeavesItOpenOnceOtherCodeHasOpenedItAgain
 			h.model.Personality.NewVolume = true
 			m := h.scratch("2")
 			h.mustMount(m, h.target("a"))
-			h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+			h.failEvery(errorSharingViolation, hcstest.Deactivate)
 			wantError(t, h.unmount(h.target("a")), "is still open", errorSharingViolation)
 			h.model.Before = nil
 			for _, err := range []error{h.model.DeactivateLayer(m.Source), h.model.ActivateLayer(m.Source)} {
@@ -456,7 +456,7 @@ func TestUnmountRefusesAPathThatIsMalformed(t *testing.T) {
 
 func TestAllReportsWhatItCouldNotUnmount(t *testing.T) {
 	h := newHost(t)
-	h.failEvery(errorSharingViolation, hcsmodel.Unprepare, hcsmodel.Deactivate)
+	h.failEvery(errorSharingViolation, hcstest.Unprepare, hcstest.Deactivate)
 	bad := Mount{Type: "bind"}
 	err := h.all(context.Background(), []Mount{*h.scratch("2"), bad}, h.target("a"))
 	wantError(t, err, "invalid windows mount type: 'bind'; undo: failed to unprepare layer", errorSharingViolation)
@@ -475,8 +475,8 @@ func TestUnmountMountsGoesOnAfterAFailure(t *testing.T) {
 	if err := h.all(context.Background(), mounts, h.target("a")); err != nil {
 		t.Fatal(err)
 	}
-	h.model.Before = func(call hcsmodel.Call, layer string) error {
-		if call == hcsmodel.Unprepare && layer == inner.Source {
+	h.model.Before = func(call hcstest.Call, layer string) error {
+		if call == hcstest.Unprepare && layer == inner.Source {
 			return errorSharingViolation
 		}
 		return nil
@@ -646,7 +646,7 @@ func TestADirectoryIsPutBackOnlyWhereUnmountTookTheLinkAway(t *testing.T) {
 		if err := os.RemoveAll(h.target("a")); err != nil {
 			t.Fatal(err)
 		}
-		h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+		h.failEvery(errorSharingViolation, hcstest.Deactivate)
 		wantError(t, h.unmount(h.target("a")), "failed to deactivate")
 		h.wantAt(h.target("a"), "nothing")
 		h.model.Before = nil
@@ -657,7 +657,7 @@ func TestADirectoryIsPutBackOnlyWhereUnmountTookTheLinkAway(t *testing.T) {
 	t.Run("not again where a user removed it", func(t *testing.T) {
 		h := newHost(t)
 		h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
-		h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+		h.failEvery(errorSharingViolation, hcstest.Deactivate)
 		wantError(t, h.unmount(h.target("a")), "failed to deactivate")
 		if err := os.Remove(h.target("a")); err != nil {
 			t.Fatal(err)
@@ -778,7 +778,7 @@ func TestALayerThatIsHalfOpenAndCannotBeClosedIsNotMounted(t *testing.T) {
 	if !h.kill(1, true, func() error { return h.mount(m, h.target("a")) }) {
 		t.Fatal("not killed")
 	}
-	h.failEvery(errorSharingViolation, hcsmodel.Deactivate)
+	h.failEvery(errorSharingViolation, hcstest.Deactivate)
 	for _, target := range []string{"a", "b"} {
 		wantError(t, h.mount(m, h.target(target)), "failed to deactivate layer "+m.Source, errorSharingViolation)
 		h.wantAt(h.target(target), "nothing")

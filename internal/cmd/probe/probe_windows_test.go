@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // The tests here run the probe on sample layers, in the simulated HCS. In the real one the
@@ -27,20 +27,20 @@ func TestMain(m *testing.M) {
 
 // simulation is the simulated HCS, with a directory for the probe to work in.
 type simulation struct {
-	*hcsmodel.Model
+	*hcstest.Model
 	t         *testing.T
 	dir, work string
 }
 
-func newSimulation(t *testing.T, personality hcsmodel.Personality) *simulation {
+func newSimulation(t *testing.T, personality hcstest.Personality) *simulation {
 	t.Helper()
 	s := &simulation{t: t, dir: os.Getenv("HCS_SIM_DIR"), work: t.TempDir()}
 	if s.dir == "" {
 		t.Skip("needs the simulated vmcompute.dll: run scripts/wine test on Linux")
 	}
-	s.must(hcsmodel.SetPersonality(s.dir, personality))
-	t.Cleanup(func() { s.must(hcsmodel.SetPersonality(s.dir, hcsmodel.Likely)) })
-	model, err := hcsmodel.Open(s.dir)
+	s.must(hcstest.SetPersonality(s.dir, personality))
+	t.Cleanup(func() { s.must(hcstest.SetPersonality(s.dir, hcstest.Likely)) })
+	model, err := hcstest.Open(s.dir)
 	s.must(err)
 	model.Before, model.After = nil, nil // only the DLL counts the faults down
 	s.Model = model
@@ -66,7 +66,7 @@ func (s *simulation) wantNothing() {
 }
 
 func TestTheProbeFillsEveryCellAndLeavesNothing(t *testing.T) {
-	for _, personality := range hcsmodel.Personalities {
+	for _, personality := range hcstest.Personalities {
 		if personality.Name != "likely" && (testing.Short() || !strings.HasPrefix(personality.Name, "all-")) {
 			continue
 		}
@@ -120,7 +120,7 @@ func (w at) Write(data []byte) (int, error) {
 func TestAnInterruptedProbeLeavesNothing(t *testing.T) {
 	for _, row := range []string{"| never active", "| activation 3", "| first clone", "| a binding"} {
 		t.Run(row, func(t *testing.T) {
-			s := newSimulation(t, hcsmodel.Likely)
+			s := newSimulation(t, hcstest.Likely)
 			ctx, interrupt := context.WithCancel(context.Background())
 			defer interrupt()
 			err := run(ctx, at{row, interrupt}, options{work: s.work, sample: true})
@@ -133,7 +133,7 @@ func TestAnInterruptedProbeLeavesNothing(t *testing.T) {
 }
 
 func TestAProbeThatPanicsLeavesNothing(t *testing.T) {
-	s := newSimulation(t, hcsmodel.Likely)
+	s := newSimulation(t, hcstest.Likely)
 	defer func() {
 		if recover() == nil {
 			t.Error("it did not panic")
@@ -144,14 +144,14 @@ func TestAProbeThatPanicsLeavesNothing(t *testing.T) {
 }
 
 func TestWhatCannotBeTakenAwayIsAnError(t *testing.T) {
-	s := newSimulation(t, hcsmodel.Likely)
-	s.must(hcsmodel.SetFaults(s.dir, "DeactivateLayer 0x5 1000"))
+	s := newSimulation(t, hcstest.Likely)
+	s.must(hcstest.SetFaults(s.dir, "DeactivateLayer 0x5 1000"))
 	ctx, interrupt := context.WithCancel(context.Background())
 	defer interrupt()
 	err := run(ctx, at{"| never active", interrupt}, options{work: s.work, sample: true})
 	if err == nil || !strings.Contains(err.Error(), "could not be taken away") {
 		t.Errorf("the error is %v", err)
 	}
-	s.must(hcsmodel.SetFaults(s.dir))
+	s.must(hcstest.SetFaults(s.dir))
 	s.must(s.Reboot())
 }

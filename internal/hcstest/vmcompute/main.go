@@ -1,7 +1,7 @@
 //go:build windows
 
 // Command vmcompute is a simulation of vmcompute.dll, the library that hcsshim
-// reaches HCS through: the layer calls on the model in internal/hcsmodel whose
+// reaches HCS through: the layer calls on the model in internal/hcstest whose
 // state is in the directory that the environment variable HCS_SIM_DIR names. It
 // is for Wine, which has no HCS; scripts/wine builds and installs it.
 //
@@ -36,13 +36,13 @@ import (
 	"unicode/utf16"
 	"unsafe"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
 // main is never called: the package is built as a DLL.
 func main() {}
 
-func init() { hcsmodel.KeepFiles() }
+func init() { hcstest.KeepFiles() }
 
 // HRESULTs by their names in winerror.h.
 const (
@@ -50,19 +50,19 @@ const (
 	eInvalidArg = 0x80070057
 )
 
-var errInvalidArg = &hcsmodel.Error{Code: eInvalidArg}
+var errInvalidArg = &hcstest.Error{Code: eInvalidArg}
 
 // filterDriver is the GraphDriverType that hcsshim passes.
 const filterDriver = 1
 
 //export ActivateLayer
 func ActivateLayer(info *C.DriverInfo, id C.LPCWSTR) C.HRESULT {
-	return call("ActivateLayer", info, id, (*hcsmodel.Model).ActivateLayer)
+	return call("ActivateLayer", info, id, (*hcstest.Model).ActivateLayer)
 }
 
 //export PrepareLayer
 func PrepareLayer(info *C.DriverInfo, id C.LPCWSTR, descriptors *C.LayerDescriptor, length C.size_t) C.HRESULT {
-	return call("PrepareLayer", info, id, func(m *hcsmodel.Model, layer string) error {
+	return call("PrepareLayer", info, id, func(m *hcstest.Model, layer string) error {
 		var parents []string
 		for _, d := range unsafe.Slice(descriptors, int(length)) {
 			parent := text(d.Path)
@@ -88,7 +88,7 @@ var mountPaths sync.Map
 //export GetLayerMountPath
 func GetLayerMountPath(info *C.DriverInfo, id C.LPCWSTR, length *C.size_t, buffer *C.WCHAR) C.HRESULT {
 	if buffer == nil {
-		return call("GetLayerMountPath", info, id, func(m *hcsmodel.Model, layer string) error {
+		return call("GetLayerMountPath", info, id, func(m *hcstest.Model, layer string) error {
 			path, err := m.GetLayerMountPath(layer)
 			if err != nil {
 				return err
@@ -99,7 +99,7 @@ func GetLayerMountPath(info *C.DriverInfo, id C.LPCWSTR, length *C.size_t, buffe
 			return nil
 		})
 	}
-	return call("GetLayerMountPath", info, id, func(_ *hcsmodel.Model, layer string) error {
+	return call("GetLayerMountPath", info, id, func(_ *hcstest.Model, layer string) error {
 		units, ok := mountPaths.Load(layer)
 		if !ok {
 			complain("GetLayerMountPath %s: not asked for the length first", layer)
@@ -117,17 +117,17 @@ func GetLayerMountPath(info *C.DriverInfo, id C.LPCWSTR, length *C.size_t, buffe
 
 //export UnprepareLayer
 func UnprepareLayer(info *C.DriverInfo, id C.LPCWSTR) C.HRESULT {
-	return call("UnprepareLayer", info, id, (*hcsmodel.Model).UnprepareLayer)
+	return call("UnprepareLayer", info, id, (*hcstest.Model).UnprepareLayer)
 }
 
 //export DeactivateLayer
 func DeactivateLayer(info *C.DriverInfo, id C.LPCWSTR) C.HRESULT {
-	return call("DeactivateLayer", info, id, (*hcsmodel.Model).DeactivateLayer)
+	return call("DeactivateLayer", info, id, (*hcstest.Model).DeactivateLayer)
 }
 
 //export LayerExists
 func LayerExists(info *C.DriverInfo, id C.LPCWSTR, exists *C.ULONG) C.HRESULT {
-	return call("LayerExists", info, id, func(_ *hcsmodel.Model, layer string) error {
+	return call("LayerExists", info, id, func(_ *hcstest.Model, layer string) error {
 		*exists = 0
 		if stat, err := os.Stat(layer); err == nil && stat.IsDir() {
 			*exists = 1
@@ -154,7 +154,7 @@ func nameToGUID(name string) [16]byte {
 func guidBytes(guid C.GUID) [16]byte { return *(*[16]byte)(unsafe.Pointer(&guid)) }
 
 // call checks the arguments that all calls share, and calls f.
-func call(name string, info *C.DriverInfo, id C.LPCWSTR, f func(*hcsmodel.Model, string) error) C.HRESULT {
+func call(name string, info *C.DriverInfo, id C.LPCWSTR, f func(*hcstest.Model, string) error) C.HRESULT {
 	if info == nil || info.Flavour != filterDriver || info.HomeDir == nil || *info.HomeDir != 0 || id == nil {
 		complain("%s: not the DriverInfo and ID that hcsshim passes", name)
 		return hresult(eInvalidArg)
@@ -169,14 +169,14 @@ func call(name string, info *C.DriverInfo, id C.LPCWSTR, f func(*hcsmodel.Model,
 		complain("%s %s: HCS_SIM_DIR is not set", name, layer)
 		return hresult(eFail)
 	}
-	m, err := hcsmodel.Open(dir)
+	m, err := hcstest.Open(dir)
 	if err == nil {
 		err = f(m, layer)
 	}
 	if err == nil {
 		return 0
 	}
-	var refused *hcsmodel.Error
+	var refused *hcstest.Error
 	if errors.As(err, &refused) {
 		return hresult(refused.Code)
 	}

@@ -1,4 +1,4 @@
-package hcsmodel
+package hcstest
 
 import (
 	"os"

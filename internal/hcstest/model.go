@@ -1,4 +1,4 @@
-// Package hcsmodel is a model of the five layer calls of the Windows Host
+// Package hcstest is a model of the five layer calls of the Windows Host
 // Compute Service (HCS) and of the three calls of the bind filter, for tests: of
 // one process on any system (New), of several processes, which may be killed at
 // any instant (Open), and as the simulated vmcompute.dll and bindfltapi.dll, which
@@ -7,7 +7,7 @@
 // Where hosts differ, or nobody knows, a Personality decides. Elsewhere the model
 // is strict: what real HCS tolerates or only sometimes refuses, it refuses always.
 // Where a rule is not documented, it is marked "Assumption:".
-package hcsmodel
+package hcstest
 
 import (
 	"crypto/sha256"

@@ -2,7 +2,7 @@
 
 // Command bindfltapi is a simulation of bindfltapi.dll, the library that go-winio
 // reaches the Windows bind filter through: the calls of the model in
-// internal/hcsmodel whose state is in the directory that the environment variable
+// internal/hcstest whose state is in the directory that the environment variable
 // HCS_SIM_DIR names. It is for Wine, which has no such filter; scripts/wine builds
 // and installs it.
 //
@@ -27,14 +27,14 @@ import (
 	"unicode/utf16"
 	"unsafe"
 
-	"github.com/seed-941ae793/mount/internal/hcsmodel"
+	"github.com/seed-941ae793/mount/internal/hcstest"
 	"golang.org/x/sys/windows"
 )
 
 // main is never called: the package is built as a DLL.
 func main() {}
 
-func init() { hcsmodel.KeepFiles() }
+func init() { hcstest.KeepFiles() }
 
 // HRESULTs by their names in winerror.h.
 const (
@@ -54,7 +54,7 @@ func BfSetupFilter(job C.HANDLE, flags C.ULONG, root, source C.LPCWSTR, exceptio
 	if job != nil || flags&^readOnlyMapping != noMultipleTargets || root == nil || source == nil || exceptions != nil || count != 0 {
 		return notOfGoWinio("BfSetupFilter")
 	}
-	return call(func(m *hcsmodel.Model) error {
+	return call(func(m *hcstest.Model) error {
 		return m.Bind(rootPath(text(root)), text(source), flags&readOnlyMapping != 0)
 	})
 }
@@ -64,7 +64,7 @@ func BfRemoveMapping(job C.HANDLE, root C.LPCWSTR) C.HRESULT {
 	if job != nil || root == nil {
 		return notOfGoWinio("BfRemoveMapping")
 	}
-	return call(func(m *hcsmodel.Model) error { return m.Unbind(rootPath(text(root))) })
+	return call(func(m *hcstest.Model) error { return m.Unbind(rootPath(text(root))) })
 }
 
 // BfGetMappings stores the mappings whose roots are on the volume of path, and how
@@ -75,7 +75,7 @@ func BfGetMappings(flags C.ULONG, job C.HANDLE, path C.LPCWSTR, sid unsafe.Point
 	if flags != mappingsOfVolume || job != nil || path == nil || sid != nil || size == nil || buffer == nil {
 		return notOfGoWinio("BfGetMappings")
 	}
-	return call(func(m *hcsmodel.Model) error {
+	return call(func(m *hcstest.Model) error {
 		found, err := m.RawBindings(finalPath(text(path), 0))
 		if err != nil {
 			return err
@@ -84,7 +84,7 @@ func BfGetMappings(flags C.ULONG, job C.HANDLE, path C.LPCWSTR, sid unsafe.Point
 		room := *size
 		*size = C.ULONG(len(data))
 		if int(room) < len(data) {
-			return &hcsmodel.Error{Call: hcsmodel.Bindings, Layer: text(path), Code: windows.ERROR_INSUFFICIENT_BUFFER}
+			return &hcstest.Error{Call: hcstest.Bindings, Layer: text(path), Code: windows.ERROR_INSUFFICIENT_BUFFER}
 		}
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(buffer)), room), data)
 		return nil
@@ -93,7 +93,7 @@ func BfGetMappings(flags C.ULONG, job C.HANDLE, path C.LPCWSTR, sid unsafe.Point
 
 // encode lays the mappings out as go-winio reads them: numbers first, each text, in
 // UTF-16, by its length and offset in bytes.
-func encode(found []hcsmodel.Binding) []byte {
+func encode(found []hcstest.Binding) []byte {
 	type text struct{ Length, Offset uint32 }
 	type header struct{ Size, Status, Mappings uint32 }
 	type entry struct {
@@ -156,13 +156,13 @@ func finalPath(path string, flags uint32) string {
 }
 
 // call makes a call of the model.
-func call(f func(*hcsmodel.Model) error) C.HRESULT {
+func call(f func(*hcstest.Model) error) C.HRESULT {
 	dir := os.Getenv("HCS_SIM_DIR")
 	if dir == "" {
 		complain("HCS_SIM_DIR is not set")
 		return hresult(eFail)
 	}
-	m, err := hcsmodel.Open(dir)
+	m, err := hcstest.Open(dir)
 	if err == nil {
 		m.Show = os.Getenv("HCS_SIM_SHOW") == "1"
 		err = f(m)
@@ -170,11 +170,11 @@ func call(f func(*hcsmodel.Model) error) C.HRESULT {
 	if err == nil {
 		return 0
 	}
-	if refused, ok := err.(*hcsmodel.Error); ok {
+	if refused, ok := err.(*hcstest.Error); ok {
 		return hresult(refused.Code)
 	}
 	complain("%v", err)
-	var refused *hcsmodel.Error
+	var refused *hcstest.Error
 	if errors.As(err, &refused) {
 		return hresult(refused.Code)
 	}

@@ -1,7 +1,7 @@
 // Command vendoring puts this package into a checkout of containerd, in place of what containerd
 // mounts with on Windows, or takes it out again. Run it at the top of the repository:
 //
-//	go run ./internal/vendoring DIR [-undo]
+//	go run ./internal/cmd/vendoring DIR [-undo]
 //
 // It looks at everything before it changes anything: a tree that it refuses is left untouched. It
 // prints each change. In a tree that it has changed before, it puts its own version of this package

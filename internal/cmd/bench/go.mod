@@ -1,4 +1,4 @@
-module github.com/seed-941ae793/mount/internal/bench
+module github.com/seed-941ae793/mount/internal/cmd/bench
 
 go 1.26.6
 
@@ -35,4 +35,4 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-replace github.com/seed-941ae793/mount => ../..
+replace github.com/seed-941ae793/mount => ../../..

@@ -1,7 +1,7 @@
 // Command proof proves that this package can take the place of containerd's own in a version of
 // containerd. Run it at the top of the repository, or by scripts/containerd:
 //
-//	go run ./internal/proof CACHE VERSION
+//	go run ./internal/cmd/proof CACHE VERSION
 //
 // In a copy of the module it runs scripts/vendor twice, and then shows that
 //
@@ -112,7 +112,7 @@ func vendor(args ...string) error {
 }
 
 func vendorOutput(args ...string) (string, error) {
-	cmd := exec.Command("go", append([]string{"run", "./internal/vendoring"}, args...)...)
+	cmd := exec.Command("go", append([]string{"run", "./internal/cmd/vendoring"}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("scripts/vendor: %w\n%s", err, out)

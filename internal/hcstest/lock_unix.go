@@ -1,6 +1,6 @@
 //go:build !windows
 
-package hcsmodel
+package hcstest
 
 import (
 	"os"

@@ -2,7 +2,7 @@
 // and tells which test catches each. It fails when one is caught by none. Run it
 // at the top of the repository:
 //
-//	go run ./internal/mutants [-check] [-run REGEXP]
+//	go run ./internal/cmd/mutants [-check] [-run REGEXP]
 package main
 
 import (

@@ -474,11 +474,11 @@ func TestVersionsAreComparedByTheirNumbers(t *testing.T) {
 }
 
 func TestTheRealEngineHasNoTwoFilesOfOneName(t *testing.T) {
-	e, err := readEngine(filepath.Join("..", ".."))
+	e, err := readEngine(filepath.Join("..", "..", ".."))
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join("..", "..", "*.go"))
+	files, err := filepath.Glob(filepath.Join("..", "..", "..", "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}

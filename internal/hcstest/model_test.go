@@ -1,4 +1,4 @@
-package hcsmodel
+package hcstest
 
 import (
 	"errors"
@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// TestMain makes this binary the process that gets killed: with HCSMODEL_MAKE in
+// TestMain makes this binary the process that gets killed: with HCSTEST_MAKE in
 // the environment it makes those calls and exits.
 func TestMain(m *testing.M) {
-	dir := os.Getenv("HCSMODEL_DIR")
+	dir := os.Getenv("HCSTEST_DIR")
 	if dir == "" {
 		os.Exit(m.Run())
 	}
@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	for _, call := range strings.Fields(os.Getenv("HCSMODEL_MAKE")) {
-		if err := do(model, Call(call), os.Getenv("HCSMODEL_LAYER")); err != nil {
+	for _, call := range strings.Fields(os.Getenv("HCSTEST_MAKE")) {
+		if err := do(model, Call(call), os.Getenv("HCSTEST_LAYER")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(2)
 		}
@@ -1096,7 +1096,7 @@ func makeCalls(dir, layer string, calls ...Call) *exec.Cmd {
 	}
 	process := exec.Command(os.Args[0])
 	process.Env = append(os.Environ(),
-		"HCSMODEL_DIR="+dir, "HCSMODEL_LAYER="+layer, "HCSMODEL_MAKE="+strings.Join(names, " "))
+		"HCSTEST_DIR="+dir, "HCSTEST_LAYER="+layer, "HCSTEST_MAKE="+strings.Join(names, " "))
 	return process
 }
 
