@@ -1,156 +1,236 @@
 package mount
 
 import (
-	"context"
 	stderrors "errors"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/table"
+	"github.com/seed-941ae793/mount/internal/winfs"
+	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
 // bindFilter is the bind filter of Windows. A binding shows the files of one directory, its source, at
 // another one, its root: to all processes, and until Windows shuts down.
 type bindFilter interface {
-	// Find returns an errNoFilter where there is no bind filter.
+	// Find returns an error that matches errNoFilter where Windows has no bind filter.
 	Find() error
 	// Bind shows source at root. A source that is a volume must end in a separator. Windows Server
 	// 2019 hides what another program has bound to the root; later versions refuse.
 	Bind(root, source string, readOnly bool) error
-	// Unbind removes what is bound to root.
+	// Unbind removes what is bound to root. It fails while another binding lies below root.
 	Unbind(root string) error
 	// Bindings returns the bindings on the volume of path. It fails on Windows Server 2019, which
-	// has no such call (go-winio pull request 274), and when the root or the source of any binding
+	// has no such call (go-winio pull request 274), and if the root or the source of any binding
 	// is gone.
 	Bindings(path string) ([]binding, error)
+	// FileID identifies what a program finds at path, which is the source if path is bound.
+	FileID(path string) (winfs.ID, error)
 }
 
 // binding is what is bound to a root.
 type binding struct{ root, source string }
 
-// errNoFilter is found, by errors.Is, in the error of a call for which there is no bind filter.
+// errNoFilter is returned, wrapped, where Windows has no bind filter.
 var errNoFilter = errors.WithMessage(stderrors.ErrUnsupported,
 	"this system has no bind filter, which came with Windows Server 2019: show layers by links, with UseBindFilter(false)")
 
-// notBound are the codes of Unbind that containerd takes for the answer that nothing is bound. They
-// count when the list, if there is one, shows nothing at the target.
-var notBound = []syscall.Errno{errorInvalidParameter, errorNotFound}
-
-// neverBound is the value of target.Bound for a target at which there is no binding of ours, as
-// after a Mount that failed before it bound the layer. No start of the system has this name.
-const neverBound = "never"
-
-// binder binds layers to targets.
-type binder struct {
-	filter bindFilter
-	pause  pauser
-}
-
-// bind binds the layer to a target.
-func (b *binder) bind(r *record, at *target) error {
-	if at.Made {
-		if err := b.pause.whileBusy(func() error { return os.Mkdir(at.Resolved, 0o755) }); err != nil {
-			at.Made, at.Bound = false, neverBound
-			return errors.Wrapf(err, "failed to make directory %s", at.Path)
-		}
-		var err error
-		if at.MadeID, err = fileID(at.Resolved); err != nil {
-			at.Bound = neverBound
-			return errors.Wrapf(err, "failed to look at directory %s", at.Path)
-		}
+// bind binds the layer to the target.
+func (e *engine) bind(r *table.Mount) error {
+	r.State, r.Unseen = table.Linked, true
+	before, err := e.makeRoot(r)
+	if err == nil {
+		err = r.Save(false) // Windows forgets the binding if the power fails
 	}
-	// The volume may be late.
-	isLate := func(err error) bool {
-		return isAny(err, errorFileNotFound, errorPathNotFound) && !isGone(at.Resolved) || isAny(err, transient...)
+	if err != nil {
+		r.State = table.Opening
+		return err
 	}
-	err := b.pause.retry(context.Background(), isLate, func() error {
-		return b.filter.Bind(at.Resolved, r.destination(), at.ReadOnly)
+	err = e.pause.Do(noContext, isLate, func() error { // the volume may be late
+		return e.filter.Bind(r.Resolved, destination(&r.Record), r.ReadOnly)
 	})
 	if err == nil {
+		isThere, lookErr := e.findsLayer(&r.Record)
+		r.Unseen = !isThere || lookErr != nil
 		return nil
 	}
-	if _, listErr := b.listBindings(at); listErr != nil {
-		// Another program may have bound something there, which must stay, and without a list
-		// nobody can know. That Bind failed and has still bound our layer is less likely.
-		at.Bound = neverBound
+	// Bind may have failed because of what another program has bound there, which must stay.
+	if now, lookErr := e.filter.FileID(r.Resolved); lookErr == nil && now == before && !e.isListed(&r.Record) {
+		r.State = table.Opening // nothing of ours is bound there
 	}
-	if isAny(err, errorAccessDenied) {
+	if errors.Is(err, os.ErrPermission) {
 		err = errors.WithMessage(err, "the bind filter is denied to this process, as in a HostProcess container: "+
 			"mount outside of it, or by links, with UseBindFilter(false)")
 	}
-	return errors.Wrapf(err, "failed to bind layer %s to %s", r.Source, at.Path)
+	return errors.Wrapf(err, "failed to bind layer %s to %s", r.Source, r.Target)
 }
 
-// unbind removes the binding of the layer from a target. It leaves alone what another program has bound
-// there since, as far as bindings can be listed.
-func (b *binder) unbind(r *record, at *target) (err error) {
-	b.pause.until(context.Background(), func() bool {
-		bindings, listErr := b.listBindings(at)
-		bound := sourcesAt(bindings, at)
-		others := slices.DeleteFunc(slices.Clone(bound), r.isSource)
-		if len(others) > 0 && len(others) == len(bound) {
-			at.Made, err = false, nil // the directory is in use
-			return true
+// makeRoot makes the directory at the target, if there is none, and returns what a program finds there before
+// the layer is bound.
+func (e *engine) makeRoot(r *table.Mount) (winfs.ID, error) {
+	if !r.Directory {
+		if err := r.Save(false); err != nil {
+			return winfs.ID{}, err
 		}
-		if len(others) > 0 {
-			err = errors.Errorf("%s is bound there, too, and would go with it", others[0])
-			return false
+		if err := e.whileBusy(func() error { return os.Mkdir(r.Resolved, 0o755) }); err != nil {
+			return winfs.ID{}, errors.Wrapf(err, "failed to make directory %s", r.Target)
 		}
-		if listErr != nil && isGone(at.Resolved) && os.Mkdir(at.Resolved, 0o755) == nil {
-			at.Made = true // without its root a binding may not be found, nor the others be listed
-		}
-		// Unbind is called even when the list shows nothing: the root may be listed by another name.
-		if err = b.filter.Unbind(at.Resolved); err == nil {
-			return true
-		}
-		isListed := len(bound) > 0 || slices.ContainsFunc(bindings, func(listed binding) bool { return r.isSource(listed.source) })
-		isAbsent := isAny(err, errorFileNotFound, errorPathNotFound) && isGone(at.Resolved)
-		if listErr == nil && !isListed || len(bound) == 0 && isAny(err, notBound...) || isAbsent || isNoDirectory(at.Resolved) {
-			err = nil // it is gone
-		}
-		return err == nil
-	})
-	return errors.Wrapf(err, "failed to unbind layer %s from %s", r.Source, at.Path)
-}
-
-// checkUnbound refuses a target to which something is already bound. If Bind then fails and something is
-// bound there, it is ours. A failure to list the bindings is ignored: Windows versions after Server 2019
-// make Bind refuse such a target.
-func (b *binder) checkUnbound(at *target) error {
-	if sources := b.boundTo(at); len(sources) > 0 {
-		return errors.Wrapf(os.ErrExist, "failed to mount at %s: %s is bound there", at.Path, sources[0])
 	}
-	return nil
+	id, err := e.filter.FileID(r.Resolved)
+	switch {
+	case !r.Directory && err != nil:
+		err = withUndo(err, winfs.RemoveDir(r.Resolved))
+	case !r.Directory:
+		r.Made = id.String()
+	}
+	return id, errors.Wrapf(err, "failed to look at directory %s", r.Target)
 }
 
-// boundTo returns the sources that are bound to a target, or none where they cannot be listed.
-func (b *binder) boundTo(at *target) []string {
-	bindings, _ := b.listBindings(at)
-	return sourcesAt(bindings, at)
+// find returns what a program finds at path, and whether that is on another volume than the directory that path
+// is in. Then something is bound to path.
+func (e *engine) find(path string) (found winfs.ID, isOtherVolume bool, err error) {
+	if found, err = e.filter.FileID(path); err != nil {
+		return found, false, err
+	}
+	parent, err := e.filter.FileID(filepath.Dir(path)) // which fails if that is bound to what is gone
+	return found, err == nil && found.Volume != parent.Volume, nil
 }
 
-// listBindings returns the bindings on the volume of a target. It is retried when the root of one of them is
-// gone, as happens when another process unmounts meanwhile.
-func (b *binder) listBindings(at *target) (bindings []binding, err error) {
-	isChange := func(err error) bool { return isAny(err, errorFileNotFound, errorPathNotFound) }
-	err = b.pause.retry(context.Background(), isChange, func() (err error) {
-		bindings, err = b.filter.Bindings(filepath.Dir(at.Resolved))
-		return err
+// findsLayer reports whether a program that opens the target of a binding finds the layer: another volume than
+// that of the directory that the target is in, or what is the source itself. A directory that somebody has put
+// there is neither. No code of the bind filter proves as much, and a list cannot always be had.
+func (e *engine) findsLayer(r *table.Record) (bool, error) {
+	found, isOtherVolume, err := e.find(r.Resolved)
+	if err != nil || isOtherVolume {
+		return isOtherVolume, err
+	}
+	source, err := winfs.FileID(destination(r))
+	if winfs.NotExist(err) {
+		return false, nil
+	}
+	return err == nil && found == source, err
+}
+
+// unbind removes the binding of the layer from the target, and the directory that was made for it. It leaves
+// alone what another program has bound there since, as far as bindings can be listed.
+func (e *engine) unbind(r *table.Mount) error {
+	sources, listErr := e.boundTo(&r.Record)
+	others := slices.DeleteFunc(slices.Clone(sources), func(source string) bool { return isDestination(&r.Record, source) })
+	switch {
+	case len(others) > 0 && len(others) < len(sources):
+		return errors.Errorf("failed to unbind layer %s from %s: %s is also bound there: unbinding would remove it too", r.Source, r.Target, others[0])
+	case len(others) > 0:
+		return nil // another program uses the directory
+	case e.table.IsStale(r.Name), e.filter.Find() != nil:
+		return e.removeMade(&r.Record) // nothing is bound
+	case listErr != nil && !r.Unseen:
+		if isThere, err := e.findsLayer(&r.Record); err == nil && !isThere {
+			return e.removeMade(&r.Record) // Unbind could remove what another program has bound
+		}
+	}
+	var rootErr error
+	if missing := missingDirs(r.Resolved); len(missing) > 0 {
+		// Without its root a binding may not be found, nor the others be listed. What a program finds there then
+		// may be the source, so the new directory has no ID.
+		r.Directory, r.Made = false, ""
+		rootErr = stderrors.Join(r.Save(false), e.whileBusy(func() error { return os.MkdirAll(r.Resolved, 0o755) }))
+		defer func() {
+			for _, dir := range missing[1:] { // the first is removed by removeMade, or may be bound
+				_ = winfs.RemoveDir(dir) // or it is in use again
+			}
+		}()
+	}
+	var err, lookErr error
+	isThere := false
+	isUnbound := e.pause.Until(noContext, func() bool {
+		err = e.filter.Unbind(r.Resolved)
+		isThere, lookErr = e.findsLayer(&r.Record)
+		return !isThere && (err == nil || lookErr == nil && !r.Unseen)
 	})
-	return bindings, err
+	_, parentErr := os.Lstat(filepath.Dir(r.Resolved))
+	switch {
+	case isThere:
+		err = stderrors.Join(err, errors.New("it is still bound"))
+	case isUnbound, isNotBound(err) && (winfs.NotExist(parentErr) || r.Unseen && !e.isListed(&r.Record)):
+		return e.removeMade(&r.Record)
+	}
+	return errors.Wrapf(stderrors.Join(err, rootErr), "failed to unbind layer %s from %s", r.Source, r.Target)
 }
 
-// sourcesAt returns the sources of the bindings whose root is the target.
-func sourcesAt(bindings []binding, at *target) (sources []string) {
+// isNotBound reports whether Unbind says that nothing is bound: with ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND,
+// or one of the codes that containerd tolerates, ERROR_INVALID_PARAMETER and ERROR_NOT_FOUND. They count only
+// where looking at the target tells nothing, and once they are the answer to the last attempt: one answer may
+// be false.
+func isNotBound(err error) bool { return winfs.IsAny(err, 2, 3, 87, 1168) }
+
+// missingDirs returns path and the directories that it is in, as far as they are not there, the deepest first.
+func missingDirs(path string) (missing []string) {
+	for path != filepath.Dir(path) {
+		if _, err := os.Lstat(path); !winfs.NotExist(err) {
+			break
+		}
+		missing = append(missing, path)
+		path = filepath.Dir(path)
+	}
+	return missing
+}
+
+// removeMade removes the directory that Mount made for a binding. It leaves alone one that somebody has put in
+// its place, and one that is not empty any more.
+func (e *engine) removeMade(r *table.Record) error {
+	if r.Directory || !r.Binding || r.State == table.Opening && r.Made == "" {
+		return nil
+	}
+	found, isOtherVolume, err := e.find(r.Resolved)
+	if err == nil {
+		if isOtherVolume || r.Made != "" && found.String() != r.Made {
+			return nil // to remove the directory would remove what another program has bound there
+		}
+		err = e.whileBusy(func() error { return winfs.RemoveDir(r.Resolved) })
+	}
+	if err == nil || winfs.NotExist(err) {
+		return nil
+	}
+	if _, isEmpty, inspectErr := inspect(r.Resolved); inspectErr != nil || !isEmpty {
+		return nil
+	}
+	return errors.Wrap(err, "failed to remove the directory that was made for a binding")
+}
+
+// isListed reports whether the list of bindings has the layer at the target.
+func (e *engine) isListed(r *table.Record) bool {
+	sources, _ := e.boundTo(r)
+	return slices.ContainsFunc(sources, func(source string) bool { return isDestination(r, source) })
+}
+
+// boundTo returns the sources of the bindings whose root is the target. The list tells whose a binding is. It
+// is not waited for: it fails as long as one dead binding of anybody is on the volume.
+func (e *engine) boundTo(r *table.Record) (sources []string, err error) {
+	bindings, err := e.filter.Bindings(filepath.Dir(r.Resolved))
+	if err != nil {
+		return nil, err
+	}
 	for _, b := range bindings {
-		if foldCase(filepath.Base(b.root)) != foldCase(filepath.Base(at.Resolved)) {
+		if winpath.Fold(filepath.Base(b.root)) != winpath.Fold(filepath.Base(r.Resolved)) {
 			continue
 		}
-		if root, err := newTarget(b.root); err == nil && root.Key == at.Key {
+		if root, _, err := winfs.ResolveParent(b.root); err == nil && winpath.Equal(root.Path, r.Resolved) {
 			sources = append(sources, b.source)
 		}
 	}
-	return sources
+	return sources, nil
+}
+
+// isDestination reports whether a path, as the bind filter lists it, is the source of a binding of the layer.
+// Volumes are not compared by their serial numbers: scratch disks are copies of one another.
+func isDestination(r *table.Record, path string) bool {
+	if winpath.Equal(path, destination(r)) {
+		return true
+	}
+	bound, boundErr := winfs.Resolve(path)
+	source, sourceErr := winfs.Resolve(destination(r))
+	return boundErr == nil && sourceErr == nil && bound.Folded() == source.Folded()
 }

@@ -95,16 +95,7 @@ func work(h *host, name string) error {
 	return nil
 }
 
-// link is the text of a link to the volume of a layer which is open.
-func (h *host) link(m *Mount) string {
-	path, err := h.model.GetLayerMountPath(m.Source)
-	if err != nil {
-		return err.Error()
-	}
-	return strings.TrimSuffix(path, "/") + "/"
-}
-
-func TestProcessesMountAndUnmountTheSameAndOtherLayersAtOnce(t *testing.T) {
+func TestMount_InManyProcessesAtOnce(t *testing.T) {
 	h := sharedHost(t, newHost(t).dir)
 	for i := 0; i < 3; i++ {
 		h.scratch(fmt.Sprint(i))
@@ -126,7 +117,7 @@ func TestProcessesMountAndUnmountTheSameAndOtherLayersAtOnce(t *testing.T) {
 	h.wantAt(h.path("mnt"), "directory of []")
 }
 
-func TestGoroutinesMountAndUnmountTheSameAndOtherLayersAtOnce(t *testing.T) {
+func TestMount_InManyGoroutinesAtOnce(t *testing.T) {
 	h := newHost(t)
 	for i := 0; i < 3; i++ {
 		h.scratch(fmt.Sprint(i))
@@ -135,7 +126,7 @@ func TestGoroutinesMountAndUnmountTheSameAndOtherLayersAtOnce(t *testing.T) {
 	h.wantClosed()
 }
 
-func TestMountsOfDifferentLayersDoNotWaitForEachOther(t *testing.T) {
+func TestMount_DoesNotWaitForOtherLayers(t *testing.T) {
 	const n = 32
 	h := newHost(t)
 	var arrived sync.WaitGroup

@@ -13,7 +13,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/seed-941ae793/mount/internal/hcs"
 	"github.com/seed-941ae793/mount/internal/hcstest"
+	"github.com/seed-941ae793/mount/internal/table"
 )
 
 // scenario is something that the fault and kill tests disturb: it prepares a
@@ -139,7 +141,7 @@ var linkScenarios = []scenario{
 	{name: "unmount a layer that other code opened", foreign: true, prepare: openedElsewhere, do: unmountSource},
 	{name: "unmount a base layer that other code opened", kind: base, foreign: true, prepare: openedElsewhere, do: unmountSource},
 	{name: "refuse a layer that other code opened", foreign: true, kept: true, prepare: openedElsewhere, do: refusedAtA(errorSharingViolation)},
-	{name: "refuse a base layer that other code opened", kind: base, foreign: true, kept: true, prepare: openedElsewhere, do: refusedAtA(errorInvalidParameter)},
+	{name: "refuse a base layer that other code opened", kind: base, foreign: true, kept: true, prepare: openedElsewhere, do: refusedPrepared},
 	{name: "refuse after a reboot a layer that other code opened", directory: true, foreign: true, kept: true,
 		prepare: func(h *host, m *Mount) { stale(h, m); openedElsewhere(h, m) }, do: refusedAtA(errorSharingViolation)},
 }
@@ -153,6 +155,12 @@ func openedElsewhere(h *host, m *Mount) {
 		h.t.Fatal(err)
 	}
 }
+
+// openElsewhere opens a layer as other code does, without a record.
+func openElsewhere(h *host, m *Mount) error {
+	return stderrors.Join(h.model.ActivateLayer(m.Source), h.model.PrepareLayer(m.Source, []string{`C:\layers\1`}))
+}
+
 func stale(h *host, m *Mount)          { mountedAtA(h, m); h.reboot() }
 func mountAtA(h *host, m *Mount) error { return h.mount(m, h.target("a")) }
 func mountAtB(h *host, m *Mount) error { return h.mount(m, h.target("b")) }
@@ -163,6 +171,9 @@ func refusedAtA(code syscall.Errno) func(h *host, m *Mount) error {
 		}
 		return nil
 	}
+}
+func refusedPrepared(h *host, m *Mount) error {
+	return refusedAtA(h.model.Personality.PreparedTwice)(h, m)
 }
 func unmountA(h *host, _ *Mount) error      { return h.unmount(h.target("a")) }
 func unmountB(h *host, _ *Mount) error      { return h.unmount(h.target("b")) }
@@ -197,7 +208,7 @@ func (h *host) killed(hook *func(hcstest.Call, string) error, call hcstest.Call,
 // the link.
 func (h *host) cutShort(target string) {
 	h.t.Helper()
-	h.change(target, func(r *record) { r.targetAt(h.key(target)).Shown = false })
+	h.change(target, func(r *table.Record) { r.State = table.Leaving })
 }
 
 // wantRecovered unmounts all that a scenario may have left, as a process would
@@ -267,10 +278,6 @@ type fault struct {
 	after  error        // what it fails with, once it has had its effect; later calls fail before theirs
 }
 
-// errKilled stands for the death of the process in a call. Unwinding the stack
-// then does what the system does for a process that died: it drops the locks.
-var errKilled = stderrors.New("killed")
-
 var faults = []fault{
 	{name: "fails with 0x20", before: errorSharingViolation},
 	{name: "fails with 0x57", before: errorInvalidParameter},
@@ -321,53 +328,49 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 	return func() bool { return number >= at }
 }
 
-// isLie reports whether a call would say with err what is not so, of a layer of which
-// nothing else can be known: UnprepareLayer, that there is nothing to undo; the calls
-// that open a layer which other code has open, that they may have opened it (where the
-// volume is late, ActivateLayer says so by any code but 0x20); or, where the bind filter
-// lists nothing, BfRemoveMapping, that nothing is bound.
+// isLie reports whether a call would say with err what is not so, of a layer of which nothing else can be
+// known: the calls that open a layer which other code has open, that they may have opened it (where the
+// volume is late, ActivateLayer says so by any code but 0x20).
 func isLie(h *host, call hcstest.Call, layer string, err error) bool {
+	isOpen := slices.Contains(h.model.OpenLayers(), layer)
 	switch call {
-	case hcstest.Unbind:
-		return isAny(err, notBound...) && listsNoBindings(h)
-	case hcstest.Unprepare:
-		return isAny(err, notPrepared...) && (isReadOnly(layer) || h.model.Personality.OpenPathEmpty)
 	case hcstest.Activate:
 		late := h.model.Personality.VolumeLate > 0 && !isAny(err, errorSharingViolation)
-		return err != nil && err != errKilled && (late || isAny(err, transient...)) && contains(h.model.OpenLayers(), layer)
+		return err != nil && err != errKilled && (late || isTransient(err)) && isOpen
 	case hcstest.Prepare:
-		return isAny(err, transientPrepare...) && isReadOnly(layer) && contains(h.model.OpenLayers(), layer)
+		return (isTransient(err) || isAny(err, errorTimeout)) && h.hasNoVolume(layer) && isOpen
 	}
 	return false
 }
 
 // hidesEffect reports whether a call would fail after its effect, of which nothing else can tell: that the
-// layer was activated, where HCS names no volume; that the filter of a read-only layer was attached; or,
-// where the bind filter lists nothing or fails from then on, that the layer was bound.
+// filter of a layer without a volume was attached.
 func (f fault) hidesEffect(h *host, call hcstest.Call, layer string) bool {
-	switch call {
-	case hcstest.Activate:
-		return !isAny(f.after, transient...) && h.model.Personality.OpenPathEmpty
-	case hcstest.Prepare:
-		return !isAny(f.after, transientPrepare...) && isReadOnly(layer)
-	case hcstest.Bind:
-		return f.onward || listsNoBindings(h)
+	return call == hcstest.Prepare && !isTransient(f.after) && !isAny(f.after, errorTimeout) && h.hasNoVolume(layer)
+}
+
+// hasNoVolume reports whether HCS attaches no disk for a layer.
+func (h *host) hasNoVolume(layer string) bool {
+	switch hcs.DiskOf(layer) {
+	case hcs.NoDisk:
+		return true
+	case hcs.KeptDisk:
+		return !h.model.Personality.AttachesKeptDisk
 	}
 	return false
 }
 
-// listsNoBindings reports whether the bind filter cannot tell what is bound.
-func listsNoBindings(h *host) bool {
-	return h.model.Personality.BindingsCode != 0 || slices.ContainsFunc(h.model.Bound(), func(b hcstest.Binding) bool {
-		return isGone(b.Root) || isGone(b.Source)
-	})
+func isTransient(err error) bool { return isAny(err, errorNotReady, errorDeviceNotConnected) }
+
+func isAny(err error, codes ...syscall.Errno) bool {
+	return slices.ContainsFunc(codes, func(code syscall.Errno) bool { return stderrors.Is(err, code) })
 }
 
-func TestNoFaultInAnyHCSCallLeaksALayerOrTouchesAFile(t *testing.T) {
+func TestMount_NoFaultInAnyCallLeaksALayerOrTouchesAFile(t *testing.T) {
 	underPersonalities(t, false, func(t *testing.T, p hcstest.Personality) {
 		for i, scenario := range scenarios {
 			for j, fault := range faults {
-				if !chosen(p, i+j) {
+				if !chosen(p, i+j, 8) {
 					continue
 				}
 				cases := 0
@@ -388,7 +391,7 @@ func TestNoFaultInAnyHCSCallLeaksALayerOrTouchesAFile(t *testing.T) {
 func disturb(h *host, s scenario, f fault, at int) (happened bool) {
 	m := s.begin(h)
 	before := tree(h.t, h.path("mnt"))
-	records := len(h.records())
+	records := len(h.mounts())
 	layers := tree(h.t, h.path("layers"))
 
 	planned := f.plan(h, at)
@@ -397,7 +400,7 @@ func disturb(h *host, s scenario, f fault, at int) (happened bool) {
 
 	h.wantNoHarm(s)
 	// What failed without a record of more to undo has undone all.
-	if !died && err != nil && s.isMount() && len(h.records()) == records && !s.clears() {
+	if !died && err != nil && s.isMount() && len(h.mounts()) == records && !s.clears() {
 		if after := tree(h.t, h.path("mnt")); after != before {
 			h.t.Errorf("the failed mount left\n%swhere there was\n%s", after, before)
 		}
@@ -486,18 +489,6 @@ func (h *host) shownAt(target string) string {
 	return text
 }
 
-func survive(do func() error) (died bool, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			if r != errKilled {
-				panic(r)
-			}
-			died = true
-		}
-	}()
-	return false, do()
-}
-
 func TestALayerThatAKilledProcessLeftHalfOpenIsOpenedAfreshAtAnotherTarget(t *testing.T) {
 	for name, prepare := range map[string]func(h *host, m *Mount){
 		"killed while mounting": killedBefore(hcstest.Prepare, mountAtB),
@@ -536,13 +527,20 @@ func (h *host) wantOpened() {
 	}
 }
 
-func TestALayerIsClosedWithTheLastTargetThatShowsItAndNotWithOneThatWasKilled(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	killedBefore(hcstest.Activate, mountAtA)(h, m)
-	h.mustMount(m, h.target("b"))
-	h.mustUnmount(h.target("b"))
-	h.wantOpen()
-	h.mustUnmount(h.target("a"))
-	h.wantClosed()
+// The other mount was killed while a second target was added or removed.
+func TestUnmount_ClosesALayerWithTheLastTargetThatShowsIt(t *testing.T) {
+	for _, killed := range []table.State{table.Opening, table.Linked, table.Leaving} {
+		t.Run(string(killed), func(t *testing.T) {
+			h := newHost(t)
+			m := h.scratch("2")
+			h.mustMount(m, h.target("a"))
+			h.mustMount(m, h.target("b"))
+			if err := os.Remove(h.target("a")); err != nil {
+				t.Fatal(err)
+			}
+			h.change(h.target("a"), func(r *table.Record) { r.State = killed })
+			h.mustUnmount(h.target("b"))
+			h.wantClosed()
+		})
+	}
 }

@@ -12,21 +12,37 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/seed-941ae793/mount/internal/hcs"
 	"github.com/seed-941ae793/mount/internal/hcstest"
+	"github.com/seed-941ae793/mount/internal/retry"
+	"github.com/seed-941ae793/mount/internal/table"
+	"github.com/seed-941ae793/mount/internal/winfs"
 )
 
-const errorGenFailure = syscall.Errno(0x1f)
+// Windows codes that calls of the model fail with.
+const (
+	errorAccessDenied       = syscall.Errno(0x5)
+	errorNotReady           = syscall.Errno(0x15)
+	errorGenFailure         = syscall.Errno(0x1f)
+	errorSharingViolation   = syscall.Errno(0x20)
+	errorInvalidParameter   = syscall.Errno(0x57)
+	errorDeviceNotConnected = syscall.Errno(0x48f)
+	errorNotFound           = syscall.Errno(0x490)
+	errorTimeout            = syscall.Errno(0x5b4)
+)
 
 // host is a machine for tests: a directory with layers, a mount table and
 // places to mount at, and a model of HCS.
 type host struct {
-	*mounter
+	*engine
 	t      testing.TB
 	model  *hcstest.Model
 	dir    string
+	boot   string
 	pauses int
 	// bindsAt has the names of the targets that mount binds layers to, such as "ab".
 	bindsAt string
@@ -48,45 +64,31 @@ func newHost(t testing.TB) *host {
 
 // hostIn is the host in a directory which a newHost has made.
 func hostIn(t testing.TB, dir string, model *hcstest.Model) *host {
-	h := &host{t: t, model: model, dir: dir}
-	pause := func(ctx context.Context) error {
-		h.pauses++
-		return ctx.Err()
-	}
-	h.mounter = &mounter{opener: opener{hcs: model}, binder: binder{filter: modelFilter{model}}, table: &table{dir: filepath.Join(dir, "table")}, boot: "boot 1"}
-	h.setPause(pause)
+	h := &host{t: t, model: model, dir: dir, boot: "boot1"}
 	if boot, err := os.ReadFile(h.path("boot")); err == nil { // another process has started the host again
 		h.boot = string(boot)
 	}
+	h.engine = &engine{layers: hcs.Layers{Calls: model}, filter: modelFilter{model}}
+	h.setPause(func(ctx context.Context) error {
+		h.pauses++
+		return ctx.Err()
+	})
 	return h
 }
 
 // setPause sets what is done before anything is retried.
-func (h *host) setPause(pause pauser) {
-	h.opener.pause, h.binder.pause, h.table.pause = pause, pause, pause
+func (h *host) setPause(pause retry.Pause) {
+	h.layers.Pause, h.pause = pause, pause
+	h.useTable()
 }
 
-// The host has as methods what are functions over a mounter.
-
-func (h *host) all(ctx context.Context, mounts []Mount, target string) error {
-	return mountAll(ctx, h.mounter, mounts, target)
+// useTable opens the mount table as a process does that was just started.
+func (h *host) useTable() {
+	if h.table != nil {
+		h.table.Close()
+	}
+	h.table = table.New(h.path("table"), h.boot, h.pause)
 }
-
-func (h *host) unmountMounts(mounts []Mount, target string) error {
-	return unmountMounts(h.mounter, mounts, target)
-}
-
-func (h *host) unmountRecursive(path string) error { return unmountRecursive(h.mounter, path) }
-
-func (h *host) withTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
-	return withTempMount(ctx, h.mounter, mounts, f)
-}
-
-func (h *host) cleanupTempMounts() ([]error, error) { return cleanupTempMounts(h.mounter) }
-
-func (h *host) lookup(dir string) (Info, error) { return lookup(h.mounter, dir) }
-
-func (h *host) list() ([]Info, error) { return list(h.mounter) }
 
 // modelFilter is the bind filter of a host.
 type modelFilter struct{ *hcstest.Model }
@@ -101,6 +103,14 @@ func (f modelFilter) Bindings(path string) (bindings []binding, err error) {
 	return bindings, err
 }
 
+func (f modelFilter) FileID(path string) (winfs.ID, error) {
+	id, err := winfs.FileID(path) // a root that is gone cannot be opened
+	if b, is := f.BoundAt(path); is && err == nil {
+		id, err = winfs.FileID(filepath.Clean(b.Source))
+	}
+	return id, err
+}
+
 // reboot starts the host again.
 func (h *host) reboot() {
 	h.t.Helper()
@@ -109,6 +119,7 @@ func (h *host) reboot() {
 	}
 	h.boot += "1"
 	h.write(h.path("boot"), h.boot)
+	h.useTable()
 }
 
 func (h *host) path(elements ...string) string {
@@ -141,6 +152,15 @@ func (h *host) inVolume(m *Mount, f func(volume string)) {
 	}
 }
 
+// link is the text of a link to the volume of a layer which is open.
+func (h *host) link(m *Mount) string {
+	path, err := h.model.GetLayerMountPath(m.Source)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSuffix(path, "/") + "/"
+}
+
 // base makes a read-only layer without parents and returns its mount.
 func (h *host) base(name string) *Mount {
 	h.write(h.path("layers", name, "Files", "hello.txt"), "hello")
@@ -151,6 +171,16 @@ func (h *host) base(name string) *Mount {
 func (h *host) baseMount(name string) *Mount {
 	return &Mount{Type: "windows-layer", Source: h.path("layers", name)}
 }
+
+// committed makes a read-only layer with parents, which has kept its scratch disk, and returns its mount.
+func (h *host) committed(name string) *Mount {
+	h.base(name)
+	return h.scratch(name)
+}
+
+func scratch2(h *host) *Mount   { return h.scratch("2") }
+func base2(h *host) *Mount      { return h.base("2") }
+func committed2(h *host) *Mount { return h.committed("2") }
 
 func (h *host) write(path, text string) {
 	h.t.Helper()
@@ -170,15 +200,22 @@ func (h *host) mkdir(path string) string {
 	return path
 }
 
-func (h *host) mount(m *Mount, target string) error {
-	return mountIn(context.Background(), h.binding(strings.Contains(h.bindsAt, filepath.Base(target))), m, target)
+func symlink(t testing.TB, text, path string) {
+	t.Helper()
+	if err := os.Symlink(text, path); err != nil {
+		t.Fatal(err)
+	}
 }
 
-// binding is the mounter as it is where the process has chosen bindings, or else links.
-func (h *host) binding(on bool) *mounter {
-	mt := *h.mounter
-	mt.binds = on
-	return &mt
+func (h *host) mount(m *Mount, target string) error {
+	return h.binding(strings.Contains(h.bindsAt, filepath.Base(target))).mount(context.Background(), m, target)
+}
+
+// binding is the engine of a process that shows layers by bindings, or by links.
+func (h *host) binding(on bool) *engine {
+	e := *h.engine
+	e.binds = on
+	return &e
 }
 
 func (h *host) mustMount(m *Mount, target string) {
@@ -189,7 +226,12 @@ func (h *host) mustMount(m *Mount, target string) {
 }
 
 func (h *host) unmount(path string) error {
-	_, err := h.mounter.unmount(path)
+	_, err := h.engine.unmount(path)
+	return err
+}
+
+func (h *host) unmountAll(path string) error {
+	_, err := h.engine.unmountAll(path)
 	return err
 }
 
@@ -200,72 +242,71 @@ func (h *host) mustUnmount(path string) {
 	}
 }
 
-// record is the record of the layer at a target, or fails the test.
-func (h *host) record(target string) *record {
-	h.t.Helper()
-	r, err := h.table.recordAt(h.key(target))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return &r
-}
-
 // key is the key of a target.
-func (h *host) key(path string) key {
+func (h *host) key(path string) table.Key {
 	h.t.Helper()
-	at, err := newTarget(path)
+	name, _, err := winfs.ResolveParent(path)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return at.Key
+	return table.KeyOf(name)
 }
 
-// layerFile is the path of the record of the layer at a target.
-func (h *host) layerFile(target string) string {
+// record is the record of the mount at a target, which must be there.
+func (h *host) record(target string) *table.Mount {
 	h.t.Helper()
-	return h.table.layerPath(h.record(target).Key)
-}
-
-// change records a change of the record of the layer at a target.
-func (h *host) change(target string, change func(*record)) {
-	h.t.Helper()
-	e, err := h.table.entry(h.record(target).Key)
+	names, err := h.table.At(h.key(target))
+	if err != nil || len(names) != 1 {
+		h.t.Fatalf("%d mounts on record at %s, %v", len(names), target, err)
+	}
+	r, err := h.table.Load(names[0])
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer e.close()
-	change(&e.record)
-	if err := e.save(true); err != nil {
+	r.Release()
+	return r
+}
+
+// recordFile is the file of the mount at a target.
+func (h *host) recordFile(target string) string {
+	h.t.Helper()
+	return h.path("table", "mounts", h.record(target).Name.String())
+}
+
+// change records a change of the mount at a target.
+func (h *host) change(target string, change func(*table.Record)) {
+	h.t.Helper()
+	r, err := h.table.Load(h.record(target).Name)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer r.Release()
+	change(&r.Record)
+	if err := r.Save(true); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
-// records returns all records in the table.
-func (h *host) records() []record {
+// mounts returns all mounts on record.
+func (h *host) mounts() []*table.Mount {
 	h.t.Helper()
-	var records []record
-	there, err := h.table.holdIfThere()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if !there {
-		return nil
-	}
-	unread, err := h.table.each(func(r record) { records = append(records, r) })
+	mounts, unread, err := h.records()
 	if err := stderrors.Join(append(unread, err)...); err != nil {
 		h.t.Fatal(err)
 	}
-	return records
+	return mounts
 }
 
 // wantNoLeak fails the test when a layer is open or bound that no record names.
 func (h *host) wantNoLeak() {
 	h.t.Helper()
 	recorded, bound := map[string]bool{}, map[string]bool{}
-	for _, r := range h.records() {
-		recorded[r.Source] = r.Boot == h.boot
-		for _, at := range r.Targets {
-			bound[at.Resolved] = at.Bound == h.boot
+	for _, r := range h.mounts() {
+		if h.mayBeOpen(r) {
+			recorded[r.Source] = true
+		}
+		if r.Binding && !h.table.IsStale(r.Name) {
+			bound[r.Resolved] = true
 		}
 	}
 	for _, b := range h.model.Bound() {
@@ -310,14 +351,10 @@ func (h *host) wantBound(want ...hcstest.Binding) {
 	}
 }
 
-// tableFiles returns all that is in the table but locks.
+// tableFiles returns the files of all mounts.
 func (h *host) tableFiles() []string {
-	var all []string
-	for _, pattern := range []string{"layers/*", "targets/*"} {
-		files, _ := filepath.Glob(h.path("table", pattern))
-		all = append(all, files...)
-	}
-	return all
+	files, _ := filepath.Glob(h.path("table", "mounts", "*"))
+	return files
 }
 
 // wantAt fails the test unless what describe tells of path is want.
@@ -361,6 +398,17 @@ func describe(path string) string {
 	return "file: " + string(data)
 }
 
+// openCalls are those that open layer 2, when it is closed: the first asks whether
+// it is, the others are tried again.
+var openCalls = []string{
+	"GetLayerMountPath 2",
+	"ActivateLayer 2",
+	`PrepareLayer 2 [C:\layers\1 C:\layers\0]`,
+	"GetLayerMountPath 2",
+}
+
+var closeCalls = []string{"UnprepareLayer 2", "DeactivateLayer 2"}
+
 // wantCalls fails the test unless HCS was called exactly so. The layers'
 // directory is left out of want.
 func (h *host) wantCalls(want ...string) {
@@ -371,14 +419,14 @@ func (h *host) wantCalls(want ...string) {
 	}
 }
 
-// awaitWaiting waits until a goroutine waits for one of the locks, which the test
-// holds, or has come to its end without waiting, which it sends to ended.
-func (h *host) awaitWaiting(ended chan error, locks ...string) {
+// awaitWaiting waits until a goroutine waits for a lock, or has come to its end without waiting, which it
+// sends to ended.
+func (h *host) awaitWaiting(ended chan error) {
+	stacks := make([]byte, 1<<20)
 	for len(ended) == 0 {
-		for _, lock := range locks {
-			if isQueued(h.table, lock, 2) {
-				return
-			}
+		n := runtime.Stack(stacks, true)
+		if strings.Contains(string(stacks[:n]), "table.(*keyLocks).lock(") {
+			return
 		}
 		runtime.Gosched()
 	}
@@ -441,4 +489,37 @@ func (h *host) failNext(name hcstest.Call, codes ...syscall.Errno) {
 		codes = codes[1:]
 		return &hcstest.Error{Call: call, Layer: layer, Code: code}
 	}
+}
+
+// errKilled stands for the death of the process in a call. Unwinding the stack
+// then does what the system does for a process that died: it drops the locks.
+var errKilled = stderrors.New("killed")
+
+func survive(do func() error) (died bool, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			if r != errKilled {
+				panic(r)
+			}
+			died = true
+		}
+	}()
+	return false, do()
+}
+
+// atOnce calls do from n goroutines, with the names "0" to n-1.
+func (h *host) atOnce(n int, do func(name string) error) {
+	h.t.Helper()
+	var all sync.WaitGroup
+	for i := 0; i < n; i++ {
+		name := fmt.Sprint(i)
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			if err := do(name); err != nil {
+				h.t.Error(err)
+			}
+		}()
+	}
+	all.Wait()
 }

@@ -8,82 +8,130 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"sort"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/seed-941ae793/mount/internal/hcstest"
+	"github.com/seed-941ae793/mount/internal/table"
 )
 
-func TestLookupTellsTheLayerShownAtATarget(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	h.mustMount(m, h.target("a"))
-	info, err := h.lookup(h.target("a"))
+// mustList returns what List does, sorted by target.
+func (h *host) mustList() []Info {
+	h.t.Helper()
+	infos, err := h.list()
 	if err != nil {
-		t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	want := Info{Mountpoint: h.target("a"), Source: m.Source, Root: h.record(h.target("a")).destination(), FSType: "windows-layer"}
-	if info != want {
-		t.Errorf("Lookup = %+v, want %+v", info, want)
+	sortInfos(infos)
+	return infos
+}
+
+func sortInfos(infos []Info) {
+	slices.SortFunc(infos, func(a, b Info) int { return strings.Compare(a.Mountpoint, b.Mountpoint) })
+}
+
+func (h *host) wantNotFound(dir string) {
+	h.t.Helper()
+	_, err := h.lookup(dir)
+	wantError(h.t, err, "look up mount "+dir, os.ErrNotExist)
+}
+
+func TestLookup_ReturnsWhatATargetShows(t *testing.T) {
+	for name, layer := range kindsOfLayer {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			m := layer(h)
+			h.mustMount(m, h.target("a"))
+			symlink(t, h.path("mnt"), h.path("other"))
+			root, err := os.Readlink(h.target("a"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Info{Mountpoint: h.target("a"), Source: m.Source, Root: root, FSType: "windows-layer"}
+			for _, dir := range []string{h.target("a"), h.path("other", "a"), h.path("mnt") + "/./a/"} {
+				if info, err := h.lookup(dir); err != nil || info != want {
+					t.Errorf("Lookup(%s) = %+v, %v, want %+v", dir, info, err, want)
+				}
+			}
+			h.mustUnmount(h.target("a"))
+			h.wantNotFound(h.target("a"))
+		})
 	}
 }
 
-func TestLookupOfWhatIsNoMountMatchesErrNotExist(t *testing.T) {
+func TestLookup_OfWhatIsNotATargetMatchesErrNotExist(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
-	_, err := h.lookup(h.target("a"))
-	wantError(t, err, "look up mount "+h.target("a"), os.ErrNotExist)
+	h.wantNotFound(h.target("a"))
 	h.wantAt(h.path("table"), "nothing")
 	h.mustMount(m, h.target("a"))
-	for _, dir := range []string{h.target("b"), m.Source, h.target("a/b"), h.target("no/no")} {
-		_, err := h.lookup(dir)
-		wantError(t, err, "look up mount "+dir, os.ErrNotExist)
+	for _, dir := range []string{h.target("b"), m.Source, h.target("a/b"), h.target("no/no"), h.path("mnt"), "/"} {
+		h.wantNotFound(dir)
 	}
-	h.mustUnmount(h.target("a"))
-	_, err = h.lookup(h.target("a"))
-	wantError(t, err, "look up mount", os.ErrNotExist)
-	_, err = h.lookup("\x00")
-	wantError(t, err, "NUL")
+	_, err := h.lookup("\x00")
+	wantError(t, err, "contains a NUL")
 }
 
-func TestAfterARebootLookupFindsNoMountAndListAll(t *testing.T) {
+func TestLookup_FindsWhatSomebodyHasRemoved(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	h.mustMount(m, h.target("a"))
+	h.remove(h.target("a"))
+	if info, err := h.lookup(h.target("a")); err != nil || info.Source != m.Source {
+		t.Errorf("Lookup = %+v, %v", info, err)
+	}
+}
+
+func TestLookup_FindsNoMountFromBeforeARestartAndListDoes(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.reboot()
-	_, err := h.lookup(h.target("a"))
-	wantError(t, err, "look up mount", os.ErrNotExist)
+	h.wantNotFound(h.target("a"))
 	if infos := h.mustList(); len(infos) != 1 || infos[0].Mountpoint != h.target("a") {
 		t.Errorf("List = %+v", infos)
 	}
 	h.wantCalls(openCalls...)
 }
 
-func TestLookupFindsNoMountThatIsHalfMadeOrHalfUndone(t *testing.T) {
-	h := newHost(t)
-	m := h.scratch("2")
-	if !h.kill(3, true, func() error { return h.mount(m, h.target("a")) }) {
-		t.Fatal("not killed")
-	}
-	_, err := h.lookup(h.target("a"))
-	wantError(t, err, "look up mount", os.ErrNotExist)
-
-	h.mustMount(m, h.target("a"))
-	if !h.kill(0, false, func() error { return h.unmount(h.target("a")) }) {
-		t.Fatal("not killed")
-	}
-	_, err = h.lookup(h.target("a"))
-	wantError(t, err, "look up mount", os.ErrNotExist)
-	if infos := h.mustList(); len(infos) != 1 || infos[0].Mountpoint != h.target("a") {
-		t.Errorf("List = %+v", infos)
+func TestLookup_FindsNoMountThatIsHalfMadeOrHalfUndoneAndListDoes(t *testing.T) {
+	for name, half := range map[string]func(h *host, m *Mount) bool{
+		"made": func(h *host, m *Mount) bool {
+			return h.kill(3, true, func() error { return h.mount(m, h.target("a")) })
+		},
+		"undone": func(h *host, m *Mount) bool {
+			h.mustMount(m, h.target("a"))
+			return h.kill(0, false, func() error { return h.unmount(h.target("a")) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			m := h.scratch("2")
+			if !half(h, m) {
+				t.Fatal("not killed")
+			}
+			h.wantNotFound(h.target("a"))
+			if infos := h.mustList(); len(infos) != 1 || infos[0].Mountpoint != h.target("a") || infos[0].Source != m.Source {
+				t.Errorf("List = %+v", infos)
+			}
+		})
 	}
 }
 
-func TestLookupAndListDoNotWaitForACallOfHCS(t *testing.T) {
+func TestLookup_ReportsADamagedRecord(t *testing.T) {
+	h := newHost(t)
+	h.mustMount(h.scratch("2"), h.target("a"))
+	file := h.damage(h.target("a"))
+	_, err := h.lookup(h.target("a"))
+	wantError(t, err, file, table.ErrDamaged)
+	h.wantNotFound(h.target("b"))
+}
+
+func TestLookup_AndListDoNotWaitForACallOfHCS(t *testing.T) {
 	for _, during := range []hcstest.Call{hcstest.Activate, hcstest.Unprepare} {
 		t.Run(string(during), func(t *testing.T) {
 			h := newHost(t)
 			m := h.scratch("2")
-			locks := []string{"l" + string(keyOf(m.Source)), "t" + string(h.key(h.target("a")))}
 			h.model.Before = func(call hcstest.Call, _ string) error {
 				if call != during {
 					return nil
@@ -99,7 +147,7 @@ func TestLookupAndListDoNotWaitForACallOfHCS(t *testing.T) {
 					}
 					done <- err
 				}()
-				h.awaitWaiting(done, locks...)
+				h.awaitWaiting(done)
 				if len(done) == 0 {
 					return stderrors.New("it waits")
 				}
@@ -111,7 +159,7 @@ func TestLookupAndListDoNotWaitForACallOfHCS(t *testing.T) {
 	}
 }
 
-func TestListReturnsEveryTargetOfEveryRecord(t *testing.T) {
+func TestList_ReturnsEveryMountOnRecord(t *testing.T) {
 	h := newHost(t)
 	old, killed, scratch, base := h.scratch("1"), h.scratch("2"), h.scratch("3"), h.base("0")
 	h.mustMount(old, h.target("old"))
@@ -134,40 +182,40 @@ func TestListReturnsEveryTargetOfEveryRecord(t *testing.T) {
 	}
 }
 
-func (h *host) mustList() []Info {
-	h.t.Helper()
-	infos, err := h.list()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	sortInfos(infos)
-	return infos
-}
-
-func sortInfos(infos []Info) {
-	sort.Slice(infos, func(i, j int) bool { return infos[i].Mountpoint < infos[j].Mountpoint })
-}
-
-func TestListReturnsWhatItCouldReadAndNamesWhatItCouldNot(t *testing.T) {
+func TestList_ReturnsPathsAsTheCallerGaveThem(t *testing.T) {
 	h := newHost(t)
-	h.mustMount(h.scratch("2"), h.target("a"))
-	h.mustMount(h.scratch("3"), h.target("b"))
-	damaged := h.layerFile(h.target("b"))
-	h.write(damaged, "torn")
-	foreign := filepath.Join(filepath.Dir(damaged), "note.txt")
-	h.write(foreign, "mine")
-	infos, err := h.list()
-	wantError(t, err, damaged, errDamaged)
-	wantError(t, err, foreign, errDamaged)
-	if len(infos) != 1 || infos[0].Mountpoint != h.target("a") {
+	m := h.scratch("2")
+	symlink(t, h.path("mnt"), h.path("s"))
+	symlink(t, h.path("layers"), h.path("l"))
+	m.Source = h.path("l", "2")
+	h.mustMount(m, h.path("s", "a"))
+	if infos := h.mustList(); len(infos) != 1 || infos[0].Mountpoint != h.path("s", "a") || infos[0].Source != m.Source {
 		t.Errorf("List = %+v", infos)
 	}
 }
 
-func TestListIsEmptyWithoutATableAndMakesNone(t *testing.T) {
+func TestList_ReturnsWhatItCouldReadAndNamesWhatItCouldNot(t *testing.T) {
 	h := newHost(t)
-	if infos, err := h.list(); err != nil || len(infos) != 0 {
-		t.Errorf("List = %+v, %v", infos, err)
+	var damaged []string
+	for _, target := range []string{"a", "b", "c", "d"} {
+		h.mustMount(h.scratch("2"), h.target(target))
+	}
+	damaged = append(damaged, h.damage(h.target("b")), h.recordFile(h.target("c")))
+	h.writeNewerFormat(damaged[1])
+	infos, err := h.list()
+	for _, file := range damaged {
+		wantError(t, err, file, table.ErrDamaged)
+	}
+	sortInfos(infos)
+	if len(infos) != 2 || infos[0].Mountpoint != h.target("a") || infos[1].Mountpoint != h.target("d") {
+		t.Errorf("List = %+v", infos)
+	}
+}
+
+func TestList_IsEmptyWithoutATableAndMakesNone(t *testing.T) {
+	h := newHost(t)
+	if infos := h.mustList(); len(infos) != 0 {
+		t.Errorf("List = %+v", infos)
 	}
 	h.wantAt(h.path("table"), "nothing")
 	h.mustMount(h.scratch("2"), h.target("a"))

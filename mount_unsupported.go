@@ -5,22 +5,8 @@ package mount
 // Only Windows has container layers.
 func (m *Mount) mount(target string) error { return ErrNotImplementOnUnix }
 
-// Unmount reports ErrNotImplementOnUnix and touches nothing.
-func Unmount(mount string, flags int) error { return ErrNotImplementOnUnix }
+func withEngine(do func(e *engine) error) error { return ErrNotImplementOnUnix }
 
-// UnmountAll reports ErrNotImplementOnUnix and touches nothing.
-func UnmountAll(mount string, flags int) error { return ErrNotImplementOnUnix }
+func setTableDir(dir string) error { return ErrNotImplementOnUnix }
 
-// Lookup reports ErrNotImplementOnUnix.
-func Lookup(dir string) (Info, error) { return Info{}, ErrNotImplementOnUnix }
-
-// List reports ErrNotImplementOnUnix.
-func List() ([]Info, error) { return nil, ErrNotImplementOnUnix }
-
-// SetTableDir reports ErrNotImplementOnUnix.
-func SetTableDir(dir string) error { return ErrNotImplementOnUnix }
-
-// UseBindFilter does nothing: only Windows has a bind filter.
-func UseBindFilter(on bool) {}
-
-func newMounter() (*mounter, error) { return nil, ErrNotImplementOnUnix }
+func setTempLocation(dir string) error { return ErrNotImplementOnUnix }

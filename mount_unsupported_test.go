@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func TestEverywhereButOnWindowsMountsAreUnsupportedAndTouchNothing(t *testing.T) {
+func TestMount_IsUnsupportedElsewhereAndTouchesNothing(t *testing.T) {
 	target := filepath.Join(t.TempDir(), "a")
 	m := Mount{Type: "windows-layer", Source: `C:\layers\1`}
 	_, lookupErr := Lookup(target)
@@ -18,16 +18,15 @@ func TestEverywhereButOnWindowsMountsAreUnsupportedAndTouchNothing(t *testing.T)
 	_, cleanupErr := CleanupTempMounts(0)
 	never := func(string) error { t.Error("called"); return nil }
 	for name, err := range map[string]error{
-		"Mount":         m.Mount(target),
-		"Unmount":       Unmount(target, 0),
-		"UnmountAll":    UnmountAll(target, 0),
-		"All":           All([]Mount{m}, target),
-		"UnmountMounts": UnmountMounts([]Mount{m}, target, 0),
-		"SetTableDir":   SetTableDir(target),
-		"Lookup":        lookupErr,
-		"List":          listErr,
-
+		"Mount":                 m.Mount(target),
+		"All":                   All([]Mount{m}, target),
+		"Unmount":               Unmount(target, 0),
+		"UnmountAll":            UnmountAll(target, 0),
+		"UnmountMounts":         UnmountMounts([]Mount{m}, target, 0),
 		"UnmountRecursive":      UnmountRecursive(target, 0),
+		"Lookup":                lookupErr,
+		"List":                  listErr,
+		"SetTableDir":           SetTableDir(target),
 		"WithTempMount":         WithTempMount(context.Background(), []Mount{m}, never),
 		"WithReadonlyTempMount": WithReadonlyTempMount(context.Background(), []Mount{m}, never),
 		"SetTempMountLocation":  SetTempMountLocation(target),

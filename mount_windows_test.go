@@ -8,19 +8,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/Microsoft/hcsshim"
-	"github.com/seed-941ae793/mount/internal/hcstest"
 	"golang.org/x/sys/windows"
+
+	"github.com/seed-941ae793/mount/internal/hcstest"
+	"github.com/seed-941ae793/mount/internal/table"
+	"github.com/seed-941ae793/mount/internal/winfs"
+	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
-// The tests here call the exported functions and so the real hcsshim. Under
-// Wine (scripts/wine test) vmcompute.dll is the simulation. On Windows it is the
-// real one, and a test that needs to see into the simulation is skipped.
+// The tests of this package that run on Windows call the exported functions, and so the real
+// hcsshim. Under Wine (scripts/wine test) vmcompute.dll is the simulation, and links are made by
+// calls of Linux. On Windows it is the real one, and a test that needs to see into the simulation
+// is skipped. What the engine does in each state is tested on every system: see fixture_test.go.
 
 const (
 	simDir    = "HCS_SIM_DIR"
@@ -46,7 +51,7 @@ func runChild(h *winHost, task string) error {
 		return err
 	}
 	if os.Getenv(simDir) != "" {
-		mountTable.pause = noPause
+		pause = noPause
 	}
 	task, binds := strings.CutSuffix(task, " with bindings")
 	UseBindFilter(binds)
@@ -64,12 +69,6 @@ func runChild(h *winHost, task string) error {
 		return mountUnsupported(h.mountOf(layer), h.path("target"))
 	case "unmount":
 		return UnmountAll(h.path("target"), 0)
-	case "boot":
-		id, err := bootID()
-		fmt.Print(id)
-		return err
-	case "lock":
-		return lockInChild()
 	}
 	return fmt.Errorf("no task %q", task)
 }
@@ -96,7 +95,16 @@ type winHost struct {
 	*hcstest.Model
 }
 
-func newWinHost(t *testing.T) *winHost { return newWinHostIn(t, t.TempDir(), hcstest.Likely) }
+func newWinHost(t *testing.T) *winHost {
+	h := newWinHostIn(t, t.TempDir(), hcstest.Likely)
+	t.Cleanup(func() { // through a link os.RemoveAll would remove the layer: see removeLink
+		infos, _ := List()
+		for _, info := range infos {
+			_ = winfs.RemoveLink(info.Mountpoint, info.Root)
+		}
+	})
+	return h
+}
 
 // newWinHostIn makes the layers 0, 1 and 2: a base layer, one that was committed on
 // it, and a writable one on both.
@@ -123,25 +131,32 @@ func newWinHostIn(t *testing.T, dir string, personality hcstest.Personality) *wi
 	h.faults()
 	h.must(model.Reboot())
 	model.ResetCalls()
+	before := pause
+	pause = noPause
+	t.Cleanup(func() { pause = before })
 	useTable(t, h.path("table"))
-	mountTable.pause = noPause
 	return h
 }
 
-// useTable sets the table until the test ends. It is closed then: nobody can remove
-// it while it is held.
+// useTable sets the mount table until the test ends. It is closed then: Windows removes no
+// directory that is held.
 func useTable(t *testing.T, dir string) {
 	t.Helper()
 	if err := SetTableDir(dir); err != nil {
 		t.Fatal(err)
 	}
-	used := mountTable.table
-	t.Cleanup(func() {
-		if used.held != nil {
-			used.held.close()
-		}
-		mountTable.table = nil
-	})
+	t.Cleanup(func() { replaceTable("", nil) })
+}
+
+// replaceTable closes the mount table of this process and takes another one, or the one in dir
+// when it is next needed.
+func replaceTable(dir string, other *table.Table) {
+	mountTable.Lock()
+	defer mountTable.Unlock()
+	if mountTable.table != nil {
+		mountTable.table.Close()
+	}
+	mountTable.dir, mountTable.table = dir, other
 }
 
 // restart starts the machine again, as far as this process can tell until the test
@@ -149,8 +164,9 @@ func useTable(t *testing.T, dir string) {
 func (h *winHost) restart() {
 	h.t.Helper()
 	h.must(h.Reboot())
-	boot.id = "another start"
-	h.t.Cleanup(func() { boot.id = "" })
+	dir := h.path("table")
+	replaceTable(dir, table.New(dir, "another", noPause))
+	h.t.Cleanup(func() { replaceTable(dir, nil) })
 }
 
 func (h *winHost) path(elements ...string) string {
@@ -256,21 +272,10 @@ func (h *winHost) wantNothing() {
 	h.wantEmptyTable()
 }
 
-// tableFiles returns the records and the index.
+// tableFiles returns the files of all mounts.
 func (h *winHost) tableFiles() []string {
-	records, _ := filepath.Glob(h.path(`table\layers\*`))
-	index, _ := filepath.Glob(h.path(`table\targets\*`))
-	return append(records, index...)
-}
-
-// recordFile returns the file of the only layer on record.
-func (h *winHost) recordFile() string {
-	h.t.Helper()
-	records, err := filepath.Glob(h.path(`table\layers\*`))
-	if err != nil || len(records) != 1 {
-		h.t.Fatalf("records %q, %v", records, err)
-	}
-	return records[0]
+	files, _ := filepath.Glob(h.path(`table\mounts\*`))
+	return files
 }
 
 // wantDirectory fails the test unless there is an empty directory at path.
@@ -281,37 +286,50 @@ func (h *winHost) wantDirectory(path string) {
 	}
 }
 
-// linksExist reports whether there are symbolic links.
-var linksExist = sync.OnceValues(func() (bool, error) {
-	dir, err := os.MkdirTemp("", "links")
-	if err != nil {
-		return false, err
+// wantEntries fails the test unless exactly these are in a directory.
+func (h *winHost) wantEntries(dir string, want ...string) {
+	h.t.Helper()
+	if got := h.entries(dir); !slices.Equal(got, want) {
+		h.t.Errorf("in %s are %q, want %q", dir, got, want)
 	}
-	defer os.RemoveAll(dir)
-	link := filepath.Join(dir, "link")
-	err = makeLink(dir, link)
-	return !isGone(link), err
-})
-
-// hasLinks is linksExist where Wine may have none. Windows has them.
-func hasLinks(t *testing.T) bool {
-	t.Helper()
-	links, err := linksExist()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !links && os.Getenv(simDir) == "" {
-		t.Fatal("CreateSymbolicLink reported success and made no link")
-	}
-	return links
 }
 
-// needLinks skips the rest of a test where there are none.
-func needLinks(t *testing.T) {
-	t.Helper()
-	if !hasLinks(t) {
-		t.Skip("CreateSymbolicLink reported success and made no link, as Wine up to 10 does")
+// entries returns the names of what is in a directory.
+func (h *winHost) entries(dir string) (names []string) {
+	h.t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		h.t.Error(err)
 	}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}
+
+// wantFile fails the test unless the file has this text.
+func (h *winHost) wantFile(path, want string) {
+	h.t.Helper()
+	if data, err := os.ReadFile(path); err != nil || string(data) != want {
+		h.t.Errorf("%s has %q, %v, want %q", path, data, err, want)
+	}
+}
+
+// wantAbsent fails the test if anything is at path, such as a link to a volume that is gone.
+func (h *winHost) wantAbsent(path string) {
+	h.t.Helper()
+	if text, err := winfs.ReadLink(path); !stderrors.Is(err, os.ErrNotExist) {
+		h.t.Errorf("%s is there: link to %q, %v", path, text, err)
+	}
+}
+
+// removeLink removes a link, as somebody may do who knows no table. Wine does not tell a link from
+// what it leads to: os.Remove would remove that.
+func (h *winHost) removeLink(path string) {
+	h.t.Helper()
+	text, err := winfs.ReadLink(path)
+	h.must(err)
+	h.must(winfs.RemoveLink(path, text))
 }
 
 // needWindows skips a test of what Wine does not have.
@@ -329,7 +347,7 @@ var (
 	winUndo = calls([]string{"GetLayerMountPath 2"}, winClose)
 )
 
-func TestTheDLLGetsTheCallsOfMountAndUnmountInOrder(t *testing.T) {
+func TestMount_AndUnmountCallHCSInOrder(t *testing.T) {
 	for _, by := range []string{"target", "source"} {
 		t.Run("unmount by "+by, func(t *testing.T) {
 			h := newWinHost(t)
@@ -341,43 +359,54 @@ func TestTheDLLGetsTheCallsOfMountAndUnmountInOrder(t *testing.T) {
 			}
 			h.must(Unmount(path, 0))
 			h.wantCalls(winClose...)
+			h.wantAbsent(h.path("target"))
 			h.wantNothing()
 		})
 	}
 }
 
-func TestTheLinkLeadsToTheRootOfTheVolume(t *testing.T) {
+func TestMount_ShowsALayerAndItsParentsThroughALink(t *testing.T) {
 	h := newWinHost(t)
-	h.must(h.scratch().Mount(h.path("target")))
-	info, err := Lookup(h.path("target"))
+	target := h.path("target")
+	h.write(h.layer(`0\Files\base.txt`))
+	h.mkdir(target)
+	h.must(h.scratch().Mount(target))
+	info, err := Lookup(target)
 	h.must(err)
 	if !strings.HasPrefix(info.Root, `\\?\Volume{`) || !strings.HasSuffix(info.Root, `}\`) {
 		t.Errorf("the link leads to %s", info.Root)
 	}
-	h.must(os.WriteFile(info.Root+"new.txt", nil, 0o666))
-	needLinks(t)
-	if text, err := readLink(h.path("target")); err != nil || !sameLink(text, info.Root) {
+	if text, err := winfs.ReadLink(target); err != nil || !winpath.Equal(text, info.Root) {
 		t.Errorf("the link is %s, %v, want %s", text, err, info.Root)
 	}
-	entries, err := os.ReadDir(h.path("target"))
-	if err != nil || len(entries) != 1 || entries[0].Name() != "new.txt" {
-		t.Errorf("through the link: %v, %v", entries, err)
-	}
+	h.wantFile(filepath.Join(target, "base.txt"), "data")
+	h.must(os.WriteFile(filepath.Join(target, "new.txt"), []byte("new"), 0o666))
+	h.wantFile(info.Root+"new.txt", "new")
+	h.wantEntries(target, "base.txt", "hello.txt", "new.txt")
+	h.wantAbsent(h.layer(`1\Files\new.txt`))
+
+	h.must(Unmount(target, 0))
+	h.wantDirectory(target)
+	h.wantNothing()
+	h.must(h.scratch().Mount(h.path("second")))
+	h.wantFile(h.path(`second\new.txt`), "new")
+	h.must(Unmount(h.path("second"), 0))
 }
 
-func TestABaseLayerShowsItsFiles(t *testing.T) {
+func TestMount_ShowsTheFilesOfABaseLayer(t *testing.T) {
 	h := newWinHost(t)
 	h.must(h.mountOf("0").Mount(h.path("target")))
-	info, err := Lookup(h.path("target"))
-	h.must(err)
-	if info.Root != h.layer(`0\Files`) {
-		t.Errorf("the link leads to %s", info.Root)
+	if info, err := Lookup(h.path("target")); err != nil || info.Root != h.layer(`0\Files`) {
+		t.Errorf("the link leads to %s, %v", info.Root, err)
 	}
+	h.wantEntries(h.path("target"), "hello.txt")
 	h.must(Unmount(h.path("target"), 0))
+	h.wantAbsent(h.path("target"))
+	h.wantFile(h.layer(`0\Files\hello.txt`), "data")
 	h.wantNothing()
 }
 
-func TestAnHRESULTIsReturnedAsItsCodeAndTheMountIsUndone(t *testing.T) {
+func TestMount_ReturnsTheCodeOfAnHRESULTAndIsUndone(t *testing.T) {
 	ask := winOpen[:1]
 	for _, test := range []struct {
 		call  string
@@ -405,7 +434,7 @@ func TestAnHRESULTIsReturnedAsItsCodeAndTheMountIsUndone(t *testing.T) {
 	}
 }
 
-func TestAnHRESULTOfUnmountIsReturnedAndUnmountCanBeRepeated(t *testing.T) {
+func TestUnmount_ReturnsTheCodeOfAnHRESULTAndCanBeRepeated(t *testing.T) {
 	h := newWinHost(t)
 	h.mkdir(h.path("target"))
 	h.must(h.scratch().Mount(h.path("target")))
@@ -415,7 +444,8 @@ func TestAnHRESULTOfUnmountIsReturnedAndUnmountCanBeRepeated(t *testing.T) {
 	wantError(t, err, "failed to unprepare layer "+h.layer("2"), windows.ERROR_GEN_FAILURE)
 	wantError(t, err, "failed to deactivate layer "+h.layer("2"), windows.ERROR_SHARING_VIOLATION)
 	wantHcsError(t, err)
-	h.wantCalls(calls(winClose, winClose, winClose, winClose, winClose)...)
+	attempt := calls(winClose, winUndo[:1]) // the volume is there, and HCS still names it
+	h.wantCalls(calls(attempt, attempt, attempt, attempt, attempt)...)
 	h.wantOpen("2")
 	h.must(Unmount(h.path("target"), 0))
 	h.wantCalls(winClose...)
@@ -431,12 +461,12 @@ func wantHcsError(t *testing.T, err error) {
 	}
 }
 
-func TestTheCodeOfAnHRESULTHas32Bits(t *testing.T) {
+func TestWithCode_TakesThe32BitsOfAnHRESULT(t *testing.T) {
 	err := withCode(&hcsshim.HcsError{Err: syscall.Errno(0xffffffff801f0015)}) // as a register may hold it
-	wantError(t, err, "", errorFilterNotFound)
+	wantError(t, err, "", hcstest.NotPrepared)
 }
 
-func TestTransientHRESULTsAreTriedAgain(t *testing.T) {
+func TestMount_TriesAgainAfterATransientHRESULT(t *testing.T) {
 	for _, test := range []struct {
 		fault string
 		again []string
@@ -457,19 +487,7 @@ func TestTransientHRESULTsAreTriedAgain(t *testing.T) {
 	}
 }
 
-func TestALayerAtTwoTargetsIsOpenedOnceThroughTheDLL(t *testing.T) {
-	h := newWinHost(t)
-	h.must(h.scratch().Mount(h.path("target")))
-	h.must(h.scratch().Mount(h.path("second")))
-	h.wantCalls(winOpen...)
-	h.must(Unmount(h.path("target"), 0))
-	h.wantCalls()
-	h.must(Unmount(h.path("second"), 0))
-	h.wantCalls(winClose...)
-	h.wantNothing()
-}
-
-func TestAnUnknownLayerIsClosedThroughTheDLL(t *testing.T) {
+func TestUnmount_ClosesALayerThatOtherCodeHasOpened(t *testing.T) {
 	h := newWinHost(t)
 	h.openElsewhere(h.scratch())
 	h.must(Unmount(h.layer("2")+`\`, 0))
@@ -478,83 +496,116 @@ func TestAnUnknownLayerIsClosedThroughTheDLL(t *testing.T) {
 	h.wantNothing()
 }
 
-func TestListAndLookupTellWhatIsMounted(t *testing.T) {
+func TestUnmount_OfATargetThatIsSpelledInAnotherWay(t *testing.T) {
 	h := newWinHost(t)
-	wantList := func(targets ...string) {
-		t.Helper()
-		infos, err := List()
-		h.must(err)
-		got := map[string]Info{}
-		for _, info := range infos {
-			got[filepath.Base(info.Mountpoint)] = info
+	for _, target := range []string{strings.ToUpper(h.path("target")), strings.ReplaceAll(h.dir, `\`, `/`) + `//.//target/`, `\\?\` + h.path("target")} {
+		h.must(h.scratch().Mount(h.path("target")))
+		if info, err := Lookup(target); err != nil || info.Mountpoint != h.path("target") {
+			t.Errorf("Lookup(%s) = %+v, %v", target, info, err)
 		}
-		if len(infos) != len(targets) {
-			t.Errorf("%d mounts are listed, want %d: %v", len(infos), len(targets), infos)
-		}
-		for _, target := range targets {
-			info, err := Lookup(h.path(target))
-			if err != nil || got[target] != info {
-				t.Errorf("%s is listed as %+v, and looked up as %+v, %v", target, got[target], info, err)
-			}
-		}
-	}
-	wantList()
-	for target, layer := range map[string]string{"base": "0", "a": "2", "b": "2"} {
-		h.must(h.mountOf(layer).Mount(h.path(target)))
-		info, err := Lookup(h.path(target))
-		if err != nil || info.Mountpoint != h.path(target) || info.Source != h.layer(layer) || info.FSType != layerType {
-			t.Errorf("looked up %+v, %v", info, err)
-		}
-	}
-	wantList("base", "a", "b")
-	h.must(Unmount(h.layer("2"), 0))
-	wantList("base")
-	_, err := Lookup(h.path("a"))
-	wantError(t, err, "look up mount "+h.path("a"), os.ErrNotExist)
-	h.restart()
-	_, err = Lookup(h.path("base"))
-	wantError(t, err, "look up mount "+h.path("base"), os.ErrNotExist)
-	if infos, err := List(); err != nil || len(infos) != 1 || infos[0].Source != h.layer("0") {
-		t.Errorf("what a restart has left is listed as %+v, %v", infos, err)
+		h.must(Unmount(target, 0))
+		h.wantNothing()
 	}
 }
 
-func TestALayerWhoseFileIsTornIsClosedByItsSourceAndNamedByItsTarget(t *testing.T) {
-	for _, layer := range []string{"0", "2"} {
-		t.Run("layer "+layer, func(t *testing.T) {
+func TestUnmount_OfAPathOnADriveThatIsNotThereIsNil(t *testing.T) {
+	h := newWinHost(t)
+	h.must(h.scratch().Mount(h.path("target")))
+	for _, path := range []string{`Q:\mnt\a`, `\\?\Volume{00000000-0000-0000-0000-000000000000}\a`} {
+		if _, err := os.Stat(path); err == nil {
+			t.Skipf("there is a drive %s", path)
+		}
+		h.must(Unmount(path, 0))
+		h.must(UnmountAll(path, 0))
+		h.must(UnmountRecursive(path, 0))
+		_, err := Lookup(path)
+		wantError(t, err, "look up mount", os.ErrNotExist)
+		wantError(t, h.scratch().Mount(path), "failed to mount at", os.ErrNotExist)
+	}
+	h.wantOpen("2")
+	h.must(Unmount(h.path("target"), 0))
+}
+
+func TestUnmount_RemovesALinkOfAnEarlierStartWhoseVolumeIsGone(t *testing.T) {
+	h := newWinHost(t)
+	h.mkdir(h.path("target"))
+	h.must(h.scratch().Mount(h.path("target")))
+	h.restart()
+	h.ResetCalls()
+	if _, err := os.Stat(h.path("target")); !stderrors.Is(err, os.ErrNotExist) {
+		t.Errorf("the link still leads somewhere: %v", err)
+	}
+	h.must(Unmount(h.path("target"), 0))
+	h.wantCalls()
+	h.wantDirectory(h.path("target"))
+	h.wantNothing()
+}
+
+func TestUnmountRecursive_FindsALayerThatIsMountedInAnotherOne(t *testing.T) {
+	for _, isGone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the outer link is gone: %t", isGone), func(t *testing.T) {
 			h := newWinHost(t)
-			h.must(h.mountOf(layer).Mount(h.path("target")))
-			file := h.recordFile()
-			h.must(os.WriteFile(file, []byte("1.0 01234567 {}\n"), 0o666))
-			h.ResetCalls()
-			wantError(t, Unmount(h.path("target"), 0), "damaged file "+file, errDamaged)
-			wantError(t, h.mountOf(layer).Mount(h.path("second")), "damaged file "+file, errDamaged)
-			_, err := Lookup(h.path("target"))
-			wantError(t, err, "damaged file "+file, errDamaged)
-			_, err = List()
-			wantError(t, err, "damaged file "+file, errDamaged)
-			h.wantCalls()
-			h.wantOpen(layer)
-			h.must(Unmount(h.layer(layer), 0))
-			h.must(Unmount(h.path("target"), 0))
+			h.must(h.scratch().Mount(h.path("target")))
+			h.must(h.mountOf("0").Mount(h.path(`target\inner`)))
+			h.wantFile(h.path(`target\inner\hello.txt`), "data")
+			if isGone {
+				h.removeLink(h.path("target"))
+			}
+			h.must(UnmountRecursive(h.path("target"), 0))
+			h.wantAbsent(h.path("target"))
 			h.wantNothing()
 		})
 	}
 }
 
-func TestADirectoryWithAFolderFilesIsNoLayer(t *testing.T) {
-	h := newWinHost(t)
-	h.write(h.path(`data\Files\mine.txt`))
-	h.must(UnmountAll(h.path("data"), 0))
-	h.wantCalls()
-	if _, err := os.Stat(h.path(`data\Files\mine.txt`)); err != nil {
-		t.Error(err)
+func TestUnmountRecursive_OfADirectoryWithTwoTargets(t *testing.T) {
+	for name, unmount := range map[string]func(mounts []Mount, target string) error{
+		"UnmountMounts":    func(mounts []Mount, target string) error { return UnmountMounts(mounts, target, 0) },
+		"UnmountRecursive": func(_ []Mount, target string) error { return UnmountRecursive(target, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newWinHost(t)
+			h.mkdir(h.path("target"))
+			first, second := *h.scratch(), *h.mountOf("0")
+			first.Target, second.Target = "a", "b"
+			mounts := []Mount{first, second}
+			h.must(All(mounts, h.path("target")))
+			h.wantEntries(h.path(`target\b`), "hello.txt")
+			h.must(unmount(mounts, h.path("target")))
+			h.wantNothing()
+			h.wantDirectory(h.path("target"))
+		})
 	}
 }
 
-func TestPathsThatWindowsReadsAsSomethingElseReachNoCall(t *testing.T) {
+func TestAll_UnmountsWhatItHasMountedIfOneFails(t *testing.T) {
 	h := newWinHost(t)
-	long := `\\?\` + h.dir + strings.Repeat(`\d`, (maxPath-len(h.dir))/2)
+	second := *h.scratch()
+	second.Source, second.Target = h.layer("none"), "sub"
+	wantError(t, All([]Mount{*h.scratch(), second}, h.path("target")), "", os.ErrNotExist)
+	h.wantAbsent(h.path("target"))
+	h.wantNothing()
+}
+
+func TestList_HasWhatARestartHasLeftAndLookupHasNot(t *testing.T) {
+	h := newWinHost(t)
+	h.must(h.mountOf("0").Mount(h.path("target")))
+	want := Info{Mountpoint: h.path("target"), Source: h.layer("0"), Root: h.layer(`0\Files`), FSType: layerType}
+	if info, err := Lookup(h.path("target")); err != nil || info != want {
+		t.Errorf("Lookup = %+v, %v, want %+v", info, err, want)
+	}
+	h.restart()
+	_, err := Lookup(h.path("target"))
+	wantError(t, err, "look up mount "+h.path("target"), os.ErrNotExist)
+	if infos, err := List(); err != nil || len(infos) != 1 || infos[0] != want {
+		t.Errorf("List = %+v, %v, want %+v", infos, err, want)
+	}
+	h.must(Unmount(h.path("target"), 0))
+}
+
+func TestMount_RefusesPathsThatWindowsReadsAsOthers(t *testing.T) {
+	h := newWinHost(t)
+	long := `\\?\` + h.dir + strings.Repeat(`\d`, (winpath.Max-len(h.dir))/2)
 	for _, path := range []string{
 		`\\.\C:`, `\\.\PhysicalDrive0`, `\\.\pipe\x`, `C:\`, `C:\CON`, `C:\layers\nul.txt`, `C:\layers\COM1`,
 		h.layer("2") + `:stream`, h.layer("2") + `::$DATA`, h.layer("2") + `.`, h.layer("2") + ` `, h.path(`layers.\2`),
@@ -577,14 +628,14 @@ func TestPathsThatWindowsReadsAsSomethingElseReachNoCall(t *testing.T) {
 	h.wantNothing()
 }
 
-func TestATargetBelowAFileIsRefusedBeforeHCSIsCalled(t *testing.T) {
+func TestMount_RefusesATargetBelowAFile(t *testing.T) {
 	h := newWinHost(t)
 	h.write(h.path("file"))
 	wantError(t, h.scratch().Mount(h.path(`file\a`)), "its parent is not a directory")
 	h.wantCalls()
 }
 
-func TestARootIsNoLayer(t *testing.T) {
+func TestUnmount_RefusesTheRootOfAVolume(t *testing.T) {
 	h := newWinHost(t)
 	root := filepath.VolumeName(h.dir) + `\`
 	hives := root + "Hives"
@@ -597,4 +648,51 @@ func TestARootIsNoLayer(t *testing.T) {
 	}
 	wantError(t, Unmount(root, 0), "is the root of a volume")
 	h.wantCalls()
+}
+
+// scripts/wine restart runs the test in two processes, and ends Wine's server in between. With that
+// go the volatile keys of the registry.
+func TestUnmount_AfterARestartOfTheSystem(t *testing.T) {
+	phase := os.Getenv("MOUNT_TEST_RESTART")
+	if phase == "" {
+		t.Skip("needs a restart: run scripts/wine restart on Linux")
+	}
+	h := newWinHostIn(t, os.Getenv(childDir), hcstest.Likely)
+	if phase == "before" {
+		h.mkdir(h.path("directory"))
+		h.mkdir(h.path("again"))
+		h.must(h.scratch().Mount(h.path("directory")))
+		h.must(h.scratch().Mount(h.path("absent")))
+		h.must(h.mountOf("0").Mount(h.path("again")))
+		h.wantOpen("0", "2")
+		return
+	}
+	if infos, err := List(); err != nil || len(infos) != 3 {
+		t.Errorf("on record are %v, %v", infos, err)
+	}
+	_, err := Lookup(h.path("directory"))
+	wantError(t, err, "look up mount", os.ErrNotExist)
+	h.openElsewhere(h.scratch()) // a container runtime has the layer now
+	h.must(Unmount(h.path("directory"), 0))
+	h.must(Unmount(h.path("absent"), 0))
+	h.wantCalls()
+	h.wantOpen("2")
+	h.wantDirectory(h.path("directory"))
+	h.wantAbsent(h.path("absent"))
+	h.must(Unmount(h.layer("2"), 0)) // which is in no record: it closes what other code has opened
+	h.ResetCalls()
+	h.must(h.mountOf("0").Mount(h.path("again")))
+	h.wantCalls("GetLayerMountPath 0", "ActivateLayer 0", "PrepareLayer 0 []", "GetLayerMountPath 0")
+	h.must(Unmount(h.path("again"), 0))
+	h.wantDirectory(h.path("again"))
+	h.wantNothing()
+}
+
+// calls puts lists of calls together.
+func calls(lists ...[]string) []string {
+	var all []string
+	for _, list := range lists {
+		all = append(all, list...)
+	}
+	return all
 }

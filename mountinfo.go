@@ -1,10 +1,93 @@
 package mount
 
-import "github.com/moby/sys/mountinfo"
+import (
+	stderrors "errors"
+	"os"
 
-// Info is what Lookup and List return of a mount. Mountpoint is its target, and Source the directory of the
-// layer. Root is what is shown at the target: the volume of a writable layer, the directory of a read-only
-// one, or the Files folder of one without parents; it is empty in the record of a mount that was killed
-// early. FSType is "windows-layer". Options is "ro" where nothing can be written through the target. All
-// other fields are empty.
+	"github.com/moby/sys/mountinfo"
+	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/table"
+	"github.com/seed-941ae793/mount/internal/winfs"
+	"github.com/seed-941ae793/mount/internal/winpath"
+)
+
+// Info is what [Lookup] and [List] return of a mount. Mountpoint is its target, and Source the directory of the
+// layer. Root is what the target shows: the volume of a writable layer, the directory of a read-only one, or
+// the Files directory of one without parents. Root is empty if a killed process had not opened the layer yet.
+// FSType is "windows-layer". Options is "ro" if the bind filter refuses writes. The other fields are zero.
 type Info = mountinfo.Info
+
+// Lookup returns which layer is mounted at dir, which must be a target itself. It does not wait for a Mount or
+// Unmount, and does not look at the target: somebody may have removed the link. The error matches
+// os.ErrNotExist if nothing is mounted there, as after a restart of Windows. Any other error says why dir or
+// the mount table cannot be read. On other systems it returns [ErrNotImplementOnUnix].
+func Lookup(dir string) (info Info, err error) {
+	err = withEngine(func(e *engine) (err error) {
+		info, err = e.lookup(dir)
+		return err
+	})
+	return info, err
+}
+
+// List returns every mount on record. It includes those that a killed process or a restart of Windows has left,
+// and those whose Unmount has failed. It does not wait for a Mount or Unmount. If it cannot read some files
+// of the mount table, it returns what it could read, and an error that names each of these files. On other
+// systems it returns [ErrNotImplementOnUnix].
+func List() (infos []Info, err error) {
+	err = withEngine(func(e *engine) (err error) {
+		infos, err = e.list()
+		return err
+	})
+	return infos, err
+}
+
+func (e *engine) lookup(dir string) (Info, error) {
+	dir, err := winpath.Abs(dir)
+	var target winfs.Name
+	if err == nil {
+		target, _, err = winfs.ResolveParent(dir)
+	}
+	if err != nil {
+		return Info{}, errors.WithMessage(err, "failed to look up mount")
+	}
+	names, err := e.table.At(table.KeyOf(target))
+	if err != nil {
+		return Info{}, err
+	}
+	for _, name := range names {
+		r, err := e.table.Load(name)
+		if winfs.NotExist(err) {
+			continue
+		}
+		if err != nil {
+			return Info{}, err
+		}
+		r.Release()
+		if r.State == table.Shown && !e.table.IsStale(name) {
+			return infoOf(&r.Record), nil
+		}
+	}
+	return Info{}, errors.WithStack(&os.PathError{Op: "look up mount", Path: dir, Err: os.ErrNotExist})
+}
+
+func (e *engine) list() (infos []Info, err error) {
+	mounts, unread, err := e.records()
+	for _, r := range mounts {
+		if r.Target != "" { // or a process was killed before it recorded anything
+			infos = append(infos, infoOf(&r.Record))
+		}
+	}
+	return infos, stderrors.Join(append(unread, err)...)
+}
+
+func infoOf(r *table.Record) Info {
+	info := Info{Mountpoint: r.Target, Source: r.Source, FSType: layerType}
+	if r.Volume != "" {
+		info.Root = destination(r)
+	}
+	if r.ReadOnly {
+		info.Options = "ro"
+	}
+	return info
+}

@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
 // ParentLayerPathsFlag begins the option that holds the layer's parents, a JSON
@@ -49,11 +51,11 @@ func checkParentPath(path string) error {
 		// lone surrogate, which NTFS allows in a name).
 		return errors.Errorf("path %q is not valid Unicode", path)
 	}
-	if err := checkText(path); err != nil {
+	if err := winpath.CheckText(path); err != nil {
 		return err
 	}
-	if !isWindowsAbs(path) {
+	if !winpath.IsAbs(path) {
 		return errors.Errorf("path %q is not an absolute Windows path", path)
 	}
-	return checkID(path)
+	return winpath.CheckID(path)
 }

@@ -1,6 +1,8 @@
 package mount
 
 import (
+	"github.com/seed-941ae793/mount/internal/winpath"
+
 	"encoding/json"
 	stderrors "errors"
 	"fmt"
@@ -77,7 +79,7 @@ func TestGetParentPathsRefusesWhatIsNotAListOfAbsolutePaths(t *testing.T) {
 		{`[["C:\\1"]]`, unmarshal},
 		{`[""]`, "invalid parent layer path 0 in mount: path is empty"},
 		{`["C:\\1",null]`, "invalid parent layer path 1 in mount: path is empty"},
-		{`["C:\\a\u0000b"]`, "holds a NUL"},
+		{`["C:\\a\u0000b"]`, "contains a NUL"},
 		{`["C:\\\ud800"]`, "is not valid Unicode"},
 		{"[\"C:\\\\\xff\"]", "is not valid Unicode"},
 		{`["layers\\1"]`, "is not an absolute Windows path"},
@@ -176,7 +178,7 @@ func FuzzGetParentPaths(f *testing.F) {
 			t.Fatalf("got %q, want %q", paths, bare)
 		}
 		for _, path := range paths {
-			if path == "" || strings.ContainsAny(path, "\x00\uFFFD") || !isWindowsAbs(path) || checkID(path) != nil {
+			if path == "" || strings.ContainsAny(path, "\x00\uFFFD") || !winpath.IsAbs(path) || winpath.CheckID(path) != nil {
 				t.Fatalf("accepted %q", path)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sort"
 	"sync"
 	"testing"
@@ -13,19 +14,19 @@ import (
 	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
-// allPersonalities is the environment variable that makes the slow families of tests
-// run under all personalities of HCS, and not under a few.
-const allPersonalities = "MOUNT_TEST_PERSONALITIES"
+// allCases is the environment variable that makes the exhaustive families of tests run all their cases, and not a
+// few.
+const allCases = "MOUNT_TEST_ALL"
 
-// somePersonalities are those under which the slow families always run. What each of
-// the others turns is turned in one of these as well.
+// somePersonalities are those under which the families always run. What each of the others turns is turned in
+// one of these as well.
 var somePersonalities = []string{"likely", "all-different-a", "all-different-b", "all-different-c"}
 
-// underPersonalities runs a family of tests under the personalities of HCS, where it is
-// slow under some of them.
-func underPersonalities(t *testing.T, slow bool, test func(t *testing.T, p hcstest.Personality)) {
+// underPersonalities runs a family of tests under the personalities of HCS. A family that disturbs files, and hardly
+// depends on HCS, runs under somePersonalities at most.
+func underPersonalities(t *testing.T, some bool, test func(t *testing.T, p hcstest.Personality)) {
 	for _, p := range hcstest.Personalities {
-		if slow && os.Getenv(allPersonalities) != "all" && !contains(somePersonalities, p.Name) {
+		if (some || os.Getenv(allCases) == "") && !slices.Contains(somePersonalities, p.Name) {
 			continue
 		}
 		t.Run(p.Name, func(t *testing.T) {
@@ -35,19 +36,10 @@ func underPersonalities(t *testing.T, slow bool, test func(t *testing.T, p hcste
 	}
 }
 
-// chosen reports whether case number n of a family runs under a personality. All do under
-// the likely one and those that differ from it in many answers, and of the others each
-// under a few.
-func chosen(p hcstest.Personality, n int) bool {
-	if os.Getenv(allPersonalities) == "all" || contains(somePersonalities, p.Name) {
-		return true
-	}
-	for i, other := range hcstest.Personalities {
-		if other.Name == p.Name {
-			return (n+i)%6 == 0
-		}
-	}
-	return false
+// chosen reports whether case number n of a family runs under a personality. Unless all do, one in every runs
+// under each of somePersonalities, and not the same.
+func chosen(p hcstest.Personality, n, every int) bool {
+	return os.Getenv(allCases) != "" || n%every == slices.Index(somePersonalities, p.Name)
 }
 
 // newHostOf returns a host of that personality, in memory.
@@ -102,13 +94,4 @@ func printMatrix(w io.Writer) {
 		})
 	}
 	row("all", func(family string) string { return fmt.Sprint(totals[family]) })
-}
-
-func contains(list []string, one string) bool {
-	for _, each := range list {
-		if each == one {
-			return true
-		}
-	}
-	return false
 }

@@ -95,7 +95,7 @@ func (p *process) do(r *random, script []randomWork) (died bool, err error) {
 	if p.command == nil {
 		p.start()
 	}
-	if err := json.NewEncoder(p.orders).Encode(order{r.dir, r.alone, r.mounts, script}); err != nil {
+	if err := json.NewEncoder(p.orders).Encode(order{r.dir, r.alone, r.layerMounts, script}); err != nil {
 		return false, err
 	}
 	var a answer
@@ -124,12 +124,12 @@ func serveRandom(orders io.Reader, answers io.Writer) error {
 		} else if err != nil {
 			return err
 		}
-		r := &random{host: sharedHost(nil, o.Dir), mounts: o.Mounts, alone: o.Alone}
-		tempMountLocation = r.path("temp")
+		r := &random{host: sharedHost(nil, o.Dir), layerMounts: o.Mounts, alone: o.Alone}
+		setRandomTemp(r.path("temp"))
 		var a answer
 		var err error
 		if o.Alone {
-			a.Died, err = survive(func() error { return r.work(o.Script[0]) })
+			a.Died, err = survive(func() error { return r.do(o.Script[0]) })
 			a.Allowed = o.Script[0].allows(err)
 		} else {
 			err = r.workAll(o.Script)
@@ -187,6 +187,9 @@ func (r *random) planElsewhere(fault string) (happened func() bool) {
 // happened.
 func (r *random) elsewhere(rt *rapid.T, work randomWork) (died, happened bool, err error) {
 	fault := rapid.SampledFrom(append([]string{""}, elsewhereFaults...)).Draw(rt, "fault")
+	if fault == "PrepareLayer 0x48f" && r.isLie(hcstest.Prepare, work.Layer, errorDeviceNotConnected) {
+		fault = ""
+	}
 	planned := r.planElsewhere(fault)
 	number := rapid.IntRange(0, len(r.processes)-1).Draw(rt, "number")
 	died, err = r.processes[number].do(r, []randomWork{work})

@@ -5,61 +5,86 @@ package mount
 import (
 	"context"
 	stderrors "errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"github.com/seed-941ae793/mount/internal/hcstest"
+	"github.com/seed-941ae793/mount/internal/table"
+	"github.com/seed-941ae793/mount/internal/winfs"
 )
 
-// randomOps is how many random operations a run does at least. A failure is
-// shrunk, and rapid prints the -rapid.seed that repeats it.
-const randomOps = 5000
-
-func TestAnySequenceOfOperationsDoesWhatTheReferenceDoesAndCleansUp(t *testing.T) {
-	ops, elsewhere, faulty := 0, 0, 0
-	processes := newProcesses(t, 3)
-	for ops < randomOps {
-		rapid.Check(t, func(rt *rapid.T) {
-			r := newRandom(t, rt, processes)
-			r.alone = true
-			defer os.RemoveAll(r.dir)
-			rt.Repeat(map[string]func(*rapid.T){
-				"mount":                r.mountAny,
-				"mount another":        r.mountAny,
-				"unmount a target":     r.unmountTargetOf,
-				"unmount a layer":      r.unmountLayer,
-				"look up":              r.lookUp,
-				"mount temporarily":    r.mountTemporarily,
-				"put a thing":          r.put,
-				"mount once more":      r.mountAny,
-				"unmount all below":    r.unmountBelow,
-				"start the host again": func(*rapid.T) { r.startAgain() },
-				"clean up":             func(*rapid.T) { r.cleanUp() },
-				"":                     func(*rapid.T) { r.check() },
-			})
-			r.cleanUp()
-			count("random operations", r.model.Personality, r.ops)
-			ops += r.ops
-			elsewhere += r.elsewhereOps
-			faulty += r.faulty
-		})
+// setChecks sets how many checks rapid makes, unless the command line does: few, or full if all tests are to run.
+// A check has about 30 operations. A failure is shrunk, and rapid prints the -rapid.seed that repeats it.
+func setChecks(t *testing.T, few, full int) {
+	checks := flag.Lookup("rapid.checks")
+	isSet := false
+	flag.Visit(func(f *flag.Flag) { isSet = isSet || f == checks })
+	if isSet {
+		return
 	}
+	if os.Getenv(allCases) != "" {
+		few = full
+	}
+	before := checks.Value.String()
+	t.Cleanup(func() { _ = checks.Value.Set(before) })
+	_ = checks.Value.Set(strconv.Itoa(few)) // flag.Set would make it one of the command line
+}
+
+func TestEngine_DoesWhatTheReferenceDoes(t *testing.T) {
+	setChecks(t, 30, 200)
+	var ops, elsewhere, faulty int
+	processes := newProcesses(t, 3)
+	rapid.Check(t, func(rt *rapid.T) {
+		r := newRandom(t, rt, processes)
+		r.alone = true
+		defer os.RemoveAll(r.dir)
+		rarely := func(do func()) func(rt *rapid.T) {
+			return func(rt *rapid.T) {
+				if rapid.IntRange(0, 3).Draw(rt, "rarely") == 0 {
+					do()
+				}
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"mount":             r.mountAny,
+			"mount another":     r.mountAny,
+			"mount once more":   r.mountAny,
+			"mount, again":      r.mountAny,
+			"mount temporarily": r.mountTemporarily,
+			"unmount a target":  r.unmountTargetOf,
+			"unmount a layer":   r.unmountLayerOf,
+			"unmount all below": r.unmountBelowAny,
+			"look up":           r.lookUp,
+			"put a thing":       r.put,
+			"other code":        r.otherCode,
+			"remove a layer":    r.removeLayer,
+			"restart, or not":   rarely(r.startAgain),
+			"clean up, or not":  rarely(r.cleanUp),
+			"":                  func(*rapid.T) { r.check() },
+		})
+		r.cleanUp()
+		count("random operations", r.model.Personality, r.ops)
+		ops, elsewhere, faulty = ops+r.ops, elsewhere+r.elsewhereOps, faulty+r.faulty
+	})
 	t.Logf("%d operations, %d of them in other processes, a fault in %d", ops, elsewhere, faulty)
 }
 
-// The order of what happens at once is not repeated: rapid may call a failure
-// flaky, and then shows what it drew and what had failed.
-func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
+// The order of what happens at once is not repeated: rapid may call a failure flaky, and then shows what it drew
+// and what had failed.
+func TestEngine_LeavesOnlyWholeMountsOfOperationsAtOnce(t *testing.T) {
+	setChecks(t, 15, 100)
 	ops, killed := 0, 0
 	processes := newProcesses(t, 4)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -89,15 +114,20 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 		}
 
 		before := r.world
+		r.settle()
 		r.world = r.observe()
-		r.wantNoOpenLayerWithoutRecord()
+		r.wantNoLeak()
 		killed += int(killedElsewhere.Load())
 		if !killedHere() && killedElsewhere.Load() == 0 {
-			r.wantWholeMounts()
+			for target := range r.world.mounts {
+				if !r.world.isLive(target) || !r.world.open[r.world.mounts[target].layer] {
+					rt.Fatalf("half a mount at %s in\n%+v", target, r.world)
+				}
+			}
 		}
 		for place, thing := range before.at {
 			if thing != emptyDir && r.world.at[place] != thing {
-				rt.Fatalf("at %s, where the user has put %q, is %q", place, thing, r.world.at[place])
+				rt.Fatalf("at %s, where a user has put %q, is %q", place, thing, r.world.at[place])
 			}
 		}
 		r.cleanUp()
@@ -105,131 +135,112 @@ func TestAnyOperationsAtOnceLeaveOnlyWholeMountsAndCleanUp(t *testing.T) {
 	t.Logf("%d operations, %d other processes killed", ops, killed)
 }
 
-// world is what there is on a host, as the test sees it. The reference is one
-// that is only reckoned.
-type world struct {
-	at      map[string]string    // what is at a place, such as "mnt/a", the way tree lists it
-	bound   map[string]string    // the layers that are bound, by place
-	records map[string]layerMark // by layer
-	open    map[string]bool      // layers that HCS has open
-}
-
-// layerMark is a record.
-type layerMark struct {
-	boot    boot
-	opened  bool // HCS has told the volume
-	targets map[string]targetMark
-}
-
-type targetMark struct {
-	bound                           boot // in which start of the system; "" is a link
-	made, replaced, restored, shown bool
-	identified                      bool // the ID of the directory that was made is on record
-}
-
-// boot tells when the layer of a record was opened.
-type boot string
-
-const (
-	now    boot = "now"    // since the system was started
-	before boot = "before" // in an earlier start of the system
-	closed boot = "closed" // and is closed again, or was never bound
-)
-
-// Things at a place, as tree lists them after the name of the place. The user's
-// are kept whatever happens, and an empty directory may become a link.
-const (
-	absent     = ""
-	emptyDir   = "/\n"
-	userFile   = " mine\n"
-	userDir    = "/\n/data mine\n"
-	linkPrefix = " -> "
-)
-
-// linkTo is the thing at a place that shows a layer with the volume of its record.
-func linkTo(layer string) string { return linkPrefix + "layer " + layer + "\n" }
-
 var randomLayers = []string{"1", "2", "3", "base", "committed"}
 
-var randomPlaces = []string{"mnt/a", "mnt/b", "mnt/c"}
+// randomPlaces are those to mount at. In the last ones there is something to mount in only while there is a
+// directory, or while a layer is shown there.
+var randomPlaces = []string{"mnt/a", "mnt/b", "mnt/c", "mnt/a/in", "mnt/b/in"}
 
-// random is a host and the reference for it.
+// random is a host, and the reference for it.
 type random struct {
 	*host
-	mounts map[string]*Mount
-	files  string // what must never change
-	world  world
-	// alone tells that nobody else does anything at the same time.
+	layerMounts map[string]*Mount
+	files       string // what must never change
+	world       *world
+	// alone is set if nobody else does anything at the same time.
 	alone bool
+	// foreign has the layers that other code has opened since they were closed last.
+	foreign map[string]bool
 	// processes do some of the operations.
 	processes processes
-	// users has the places at which what is there is a user's.
-	users map[string]bool
 
 	ops, elsewhereOps, faulty, away int
 }
 
 func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 	tb := &rapidTB{TB: t, rt: rt}
-	r := &random{host: sharedHost(tb, newHost(tb).dir), mounts: map[string]*Mount{}, users: map[string]bool{}, processes: processes}
+	r := &random{host: sharedHost(tb, newHost(tb).dir), layerMounts: map[string]*Mount{}, foreign: map[string]bool{}, processes: processes}
 	r.model.Before, r.model.After = nil, nil // what is planned is for other processes
 	tb.dir = r.dir
 	r.write(r.path("user", "data"), "mine")
 	r.mkdir(r.path("temp"))
 	r.mkdir(r.path("gone"))
-	tempMountLocation = r.path("temp")
-	rt.Cleanup(func() { tempMountLocation = "" })
+	setRandomTemp(r.path("temp"))
+	rt.Cleanup(func() { setRandomTemp("") })
 	for _, name := range randomLayers {
 		r.addLayer(name)
 	}
-	r.files = r.allFiles()
-	r.world = newWorld()
 	r.model.Personality = drawPersonality(rt)
 	if err := hcstest.SetPersonality(r.path("hcs"), r.model.Personality); err != nil {
 		tb.Fatal(err)
 	}
+	r.files = r.allFiles()
+	r.world = r.observe()
 	return r
 }
 
-// drawPersonality draws more often the personalities that differ in many answers.
+func setRandomTemp(dir string) {
+	tempLocation.Lock()
+	defer tempLocation.Unlock()
+	tempLocation.dir = dir
+}
+
+// drawPersonality draws in about half of all cases one of the personalities that differ in many answers.
 func drawPersonality(rt *rapid.T) hcstest.Personality {
 	var names []string
-	for _, p := range hcstest.Personalities {
-		names = append(names, p.Name)
+	for i, p := range hcstest.Personalities {
+		names = append(names, p.Name, somePersonalities[i%len(somePersonalities)])
 	}
-	p, _ := hcstest.Named(rapid.SampledFrom(append(names, somePersonalities...)).Draw(rt, "personality"))
+	p, _ := hcstest.Named(rapid.SampledFrom(names).Draw(rt, "personality"))
 	return p
 }
 
-// addLayer makes a layer with a file that tells which it is, in its volume and in its
-// directory, either of which may be shown. Layers 1 and 2 have the same parents.
+// addLayer makes a layer with a file that tells which it is, in its volume and in its directory, either of which
+// may be shown. Layers 1 and 2 have the same parents.
 func (r *random) addLayer(name string) {
 	switch name {
 	case "base":
-		r.mounts[name] = r.base(name)
+		r.layerMounts[name] = r.base(name)
 		r.write(r.path("layers", name, "Files", "data"), "of layer "+name)
+		return
 	case "committed":
-		r.base(name)
-		r.mounts[name] = r.scratch(name)
-		r.write(r.path("layers", name, "data"), "of layer "+name)
+		r.layerMounts[name] = r.committed(name)
 	default:
-		m := r.scratch(name)
-		if name == "3" {
-			m.Options = []string{ParentLayerPathsFlag + `["C:\\layers\\other"]`}
-		}
-		r.mounts[name] = m
-		r.write(r.path("layers", name, "data"), "of layer "+name)
-		r.inVolume(m, func(volume string) { r.write(filepath.Join(volume, "data"), "of layer "+name) })
+		r.layerMounts[name] = r.scratch(name)
 	}
+	if name == "3" {
+		r.layerMounts[name].Options = []string{ParentLayerPathsFlag + `["C:\\layers\\other"]`}
+	}
+	r.write(r.path("layers", name, "data"), "of layer "+name)
+	r.model.Personality.AttachesKeptDisk = true // for once, so that each of these gets a volume
+	r.inVolume(r.layerMounts[name], func(volume string) { r.write(filepath.Join(volume, "data"), "of layer "+name) })
 }
 
-// allFiles lists what is in the layers and behind the links.
+// allFiles returns the data in the layers, in their volumes and behind the links.
 func (r *random) allFiles() string {
-	return tree(r.t, r.path("layers")) + tree(r.t, r.path("hcs", "volumes")) + tree(r.t, r.path("user"))
+	var all []string
+	for _, pattern := range []string{"layers/*/*", "layers/base/Files/*", "user/*"} {
+		files, _ := filepath.Glob(r.path(pattern))
+		all = append(all, files...)
+	}
+	volumes, _ := filepath.Glob(r.path("hcs/volumes/*/data"))
+	data := []string{}
+	for _, file := range volumes { // whose names may change
+		data = append(data, describe(file))
+	}
+	slices.Sort(data)
+	all = slices.DeleteFunc(all, func(path string) bool { return filepath.Base(path) == "in" })
+	for _, file := range all {
+		if info, err := os.Stat(file); err == nil && !info.IsDir() {
+			file += describe(file)
+		}
+		data = append(data, file)
+	}
+	return strings.Join(data, "\n")
 }
 
-// rapidTB makes the fixtures fail through rapid, which shrinks only what fails
-// with the same words again: without the names that are new each time.
+// rapidTB makes the fixtures fail through rapid, which shrinks only what fails with the same words again: without
+// the names that are new each time.
 type rapidTB struct {
 	testing.TB
 	rt  *rapid.T
@@ -254,295 +265,143 @@ func (tb *rapidTB) Logf(format string, args ...any) {
 func (tb *rapidTB) Errorf(format string, args ...any) { tb.Error(fmt.Sprintf(format, args...)) }
 func (tb *rapidTB) Fatalf(format string, args ...any) { tb.Fatal(fmt.Sprintf(format, args...)) }
 
-// What the operations do to the reference when HCS does its part.
+// Operations.
 
-// reckonMount returns whether the mount is refused.
-func (r *random) reckonMount(w *world, layer, place string, bind bool) (refused bool) {
-	if old := w.layerAt(place); old != "" {
-		if r.isLive(w, place) {
-			return true
+// randomWork is one operation.
+type randomWork struct {
+	Op, Layer, Place string
+	Bind             bool // and make no link
+}
+
+var errRandomCallback = stderrors.New("callback")
+
+func (r *random) do(work randomWork) error {
+	m, place := r.layerMounts[work.Layer], r.path(work.Place)
+	ctx, e := context.Background(), r.binding(work.Bind)
+	switch work.Op {
+	case "mount":
+		return e.mount(ctx, m, place)
+	case "unmount":
+		return r.unmount(place)
+	case "unmount all":
+		return r.unmountAll(place)
+	case "unmount layer":
+		return r.unmount(m.Source)
+	case "unmount below":
+		return r.unmountRecursive(place)
+	case "look up":
+		_, err := r.lookup(place)
+		return err
+	}
+	return e.withTempMount(ctx, []Mount{*m}, func(root string) error {
+		files := root
+		if b, is := r.model.BoundAt(root); is {
+			files = b.Source
 		}
-		r.reckonTakeAway(w, old, place)
-	}
-	thing := w.at[place]
-	if thing != absent && thing != emptyDir && !(bind && thing == userDir) {
-		return true
-	}
-	record, known := w.records[layer]
-	if known && !r.isWhole(w, layer) {
-		r.reckonTakeAway(w, layer, w.placesOf(layer)...)
-		known = false
-	}
-	if !known {
-		record = layerMark{boot: now, opened: true, targets: map[string]targetMark{}}
-		w.open[layer] = true
-	}
-	w.records[layer] = record
-	if !bind {
-		record.targets[place] = targetMark{replaced: thing == emptyDir, shown: true}
-		w.at[place] = linkTo(layer)
-		return false
-	}
-	record.targets[place] = targetMark{bound: now, made: thing == absent, identified: thing == absent, shown: true}
-	w.bound[place] = layer
-	if thing == absent {
-		delete(r.users, place)
-		w.at[place] = emptyDir
-	}
-	return false
-}
-
-// isLive reports whether a place shows a layer.
-func (r *random) isLive(w *world, place string) bool {
-	layer := w.layerAt(place)
-	at := w.records[layer].targets[place]
-	return at.shown && (at.bound == now || w.isLinked(layer, place)) && r.seemsOpen(w, layer)
-}
-
-// isWhole reports whether a layer is shown, so that it is not opened again.
-func (r *random) isWhole(w *world, layer string) bool {
-	return w.records[layer].isShown() && r.seemsOpen(w, layer)
-}
-
-// seemsOpen reports whether a layer is open, as far as can be told: that of one
-// without a volume always is, since the system was started.
-func (r *random) seemsOpen(w *world, layer string) bool {
-	return w.records[layer].boot == now && (w.open[layer] || !r.hasVolume(layer))
-}
-
-func (r *random) hasVolume(layer string) bool {
-	return !isReadOnly(r.mounts[layer].Source) && !r.model.Personality.OpenPathEmpty
-}
-
-func (m layerMark) isShown() bool {
-	for _, at := range m.targets {
-		if at.shown {
-			return true
+		text, err := os.ReadFile(filepath.Join(files, "data"))
+		isUnmounted := err != nil && !r.alone // by somebody else
+		if string(text) != "of layer "+work.Layer && !isUnmounted {
+			return fmt.Errorf("the callback was shown %q, %v", text, err)
 		}
+		switch work.Op {
+		case "temporarily, fails":
+			return errRandomCallback
+		case "temporarily, panics":
+			panic(errKilled)
+		}
+		return nil
+	})
+}
+
+// reckon does to the reference what do does to the host, and returns the error that do is to return.
+func (r *reference) reckon(work randomWork) (err error) {
+	switch work.Op {
+	case "mount":
+		return r.mount(work.Layer, work.Place, work.Bind)
+	case "unmount":
+		return r.unmount(work.Place)
+	case "unmount all":
+		return r.unmountAll(work.Place)
+	case "unmount layer":
+		return r.unmountLayer(work.Layer)
+	case "unmount below":
+		return r.unmountRecursive(work.Place)
 	}
-	return false
-}
-
-// isLinked reports whether the link to a layer is at a place.
-func (w *world) isLinked(layer, place string) bool {
-	record := w.records[layer]
-	return record.opened && record.targets[place].bound == "" && w.at[place] == linkTo(layer)
-}
-
-// leaving returns the places that a layer is taken from with some of them.
-func (w *world) leaving(layer string, places ...string) []string {
-	record := w.records[layer]
-	for place, at := range record.targets {
-		if at.shown && record.boot == now && !contains(places, place) {
-			return places
+	const place = "temp/new"
+	r.at[place] = emptyDir
+	if err = r.mount(work.Layer, place, work.Bind); err == nil {
+		if err = r.unmount(place); work.Op != "temporarily" {
+			err = errRandomCallback
 		}
 	}
-	return w.placesOf(layer) // the others are left of what was killed
+	delete(r.at, place)
+	return err
 }
 
-// reckonTakeAway takes a layer from places.
-func (r *random) reckonTakeAway(w *world, layer string, places ...string) {
-	record := w.records[layer]
-	for _, place := range w.leaving(layer, places...) {
-		at := record.targets[place]
-		if at.bound != "" {
-			if record.opened { // or its directory was not made, nor anything bound
-				r.reckonUnbind(w, at, place)
-			}
-			delete(record.targets, place)
-			continue
-		}
-		linked := w.isLinked(layer, place)
-		if at.shown && at.replaced {
-			at.restored = !linked
-		}
-		if linked {
-			delete(w.at, place)
-		}
-		if at.replaced && !at.restored && w.at[place] == absent {
-			w.at[place] = emptyDir
-		}
-		delete(record.targets, place)
-	}
-	if len(record.targets) > 0 {
-		return
-	}
-	delete(w.records, layer)
-	if record.boot == now {
-		delete(w.open, layer)
-	}
-}
+func drawLayer(rt *rapid.T) string { return rapid.SampledFrom(randomLayers).Draw(rt, "layer") }
 
-func (r *random) reckonUnbind(w *world, at targetMark, place string) {
-	if at.restored {
-		return
-	}
-	if at.bound == now {
-		delete(w.bound, place)
-	}
-	if at.made && w.at[place] == emptyDir && !(at.identified && r.users[place]) {
-		delete(w.at, place)
-	}
-}
-
-func (r *random) reckonUnmount(w *world, places []string) {
-	for _, place := range places {
-		if layer := w.layerAt(place); layer != "" {
-			r.reckonTakeAway(w, layer, place)
+// drawLayerOnRecord draws a layer, and more often one that is on record.
+func (r *random) drawLayerOnRecord(rt *rapid.T) string {
+	layers := slices.Clone(randomLayers)
+	for _, layer := range randomLayers {
+		if len(r.world.targetsOf(layer)) > 0 {
+			layers = append(layers, layer, layer, layer, layer)
 		}
 	}
+	return rapid.SampledFrom(layers).Draw(rt, "layer")
 }
 
-func newWorld() world {
-	return world{map[string]string{}, map[string]string{}, map[string]layerMark{}, map[string]bool{}}
-}
+func drawPlace(rt *rapid.T) string { return rapid.SampledFrom(randomPlaces).Draw(rt, "place") }
 
-// layerAt returns the layer that has the place on record, or "".
-func (w *world) layerAt(place string) string {
-	for layer, record := range w.records {
-		if _, is := record.targets[place]; is {
-			return layer
-		}
+// drawPlaceIn draws a place, and not one in a file: only Windows takes that for one where nothing is.
+func (r *random) drawPlaceIn(rt *rapid.T) string {
+	place := drawPlace(rt)
+	if r.world.at[filepath.Dir(place)] == userFile {
+		return filepath.Dir(place)
 	}
-	return ""
-}
-
-// placesOf returns the places that the record of a layer has, sorted.
-func (w *world) placesOf(layer string) []string {
-	var places []string
-	for place := range w.records[layer].targets {
-		places = append(places, place)
-	}
-	sort.Strings(places)
-	return places
-}
-
-func (w *world) clone() *world {
-	c := newWorld()
-	for place, thing := range w.at {
-		c.at[place] = thing
-	}
-	for place, layer := range w.bound {
-		c.bound[place] = layer
-	}
-	for layer, record := range w.records {
-		c.records[layer] = record.clone()
-	}
-	for layer := range w.open {
-		c.open[layer] = true
-	}
-	return &c
-}
-
-func (m layerMark) clone() layerMark {
-	targets := map[string]targetMark{}
-	for place, at := range m.targets {
-		targets[place] = at
-	}
-	m.targets = targets
-	return m
-}
-
-// The operations.
-
-// step is an operation that calls HCS.
-type step struct {
-	work randomWork
-	// want is the reference once all went well, in which the work returns wantErr,
-	// or panics as the callback does.
-	want    *world
-	wantErr error
-	panics  bool
-	// Only these places and layers are the step's business. A temporary mount
-	// makes its own place.
-	places, layers []string
-	temporary      bool
-	mounts         bool
+	return place
 }
 
 func (r *random) mountAny(rt *rapid.T) {
-	layer, place, bind := drawLayer(rt), drawPlace(rt), rapid.Bool().Draw(rt, "bind")
-	s := step{
-		work:   randomWork{"mount", layer, place, bind},
-		want:   r.world.clone(),
-		places: []string{place},
-		layers: []string{layer, r.world.layerAt(place)},
-		mounts: true,
+	work := randomWork{"mount", drawLayer(rt), r.drawPlaceIn(rt), rapid.Bool().Draw(rt, "bind")}
+	if isVolume(filepath.Dir(r.world.resolve(work.Place))) {
+		work.Bind = false // the model does not say what becomes of a binding in a volume that goes
 	}
-	if r.reckonMount(s.want, layer, place, bind) {
-		s.wantErr = os.ErrExist
-	}
-	r.run(rt, s)
-}
-
-func (r *random) unmountTargetOf(rt *rapid.T) {
-	place := drawPlace(rt)
-	op := rapid.SampledFrom([]string{"unmount", "unmount all"}).Draw(rt, "op")
-	r.runUnmount(rt, randomWork{Op: op, Place: place}, []string{place}, r.world.layerAt(place))
-}
-
-func (r *random) unmountLayer(rt *rapid.T) {
-	layer := drawLayer(rt)
-	op := rapid.SampledFrom([]string{"unmount layer", "unmount layer all"}).Draw(rt, "op")
-	r.runUnmount(rt, randomWork{Op: op, Layer: layer}, r.world.placesOf(layer), layer)
-}
-
-func (r *random) unmountBelow(rt *rapid.T) {
-	var places, layers []string
-	for layer := range r.world.records {
-		layers = append(layers, layer)
-		places = append(places, r.world.placesOf(layer)...)
-	}
-	for _, place := range places {
-		if strings.HasPrefix(place, "temp/") { // that of a killed process
-			return
-		}
-	}
-	r.runUnmount(rt, randomWork{Op: "unmount below"}, places, layers...)
-}
-
-// runUnmount does work, which unmounts layers from places.
-func (r *random) runUnmount(rt *rapid.T, work randomWork, places []string, layers ...string) {
-	s := step{work: work, want: r.world.clone(), places: places, layers: layers}
-	r.reckonUnmount(s.want, s.places)
-	r.run(rt, s)
+	r.run(rt, work)
 }
 
 func (r *random) mountTemporarily(rt *rapid.T) {
-	layer := drawLayer(rt)
 	op := rapid.SampledFrom([]string{"temporarily", "temporarily, fails", "temporarily, panics"}).Draw(rt, "op")
-	bind := rapid.Bool().Draw(rt, "bind")
-	s := step{
-		work:      randomWork{Op: op, Layer: layer, Bind: bind},
-		want:      r.world.clone(),
-		wantErr:   allowedErrors[op],
-		panics:    op == "temporarily, panics",
-		layers:    []string{layer},
-		temporary: true,
-	}
-	const place = "temp/new"
-	s.want.at[place] = emptyDir
-	r.reckonMount(s.want, layer, place, bind)
-	r.reckonUnmount(s.want, []string{place})
-	delete(s.want.at, place)
-	r.run(rt, s)
+	r.run(rt, randomWork{Op: op, Layer: drawLayer(rt), Bind: rapid.Bool().Draw(rt, "bind")})
+}
+
+func (r *random) unmountTargetOf(rt *rapid.T) {
+	op := rapid.SampledFrom([]string{"unmount", "unmount all"}).Draw(rt, "op")
+	r.run(rt, randomWork{Op: op, Place: r.drawPlaceIn(rt)})
+}
+
+func (r *random) unmountLayerOf(rt *rapid.T) {
+	r.run(rt, randomWork{Op: "unmount layer", Layer: drawLayer(rt)})
+}
+
+func (r *random) unmountBelowAny(rt *rapid.T) {
+	place := rapid.SampledFrom([]string{"mnt", "mnt/a", "mnt/b", "user"}).Draw(rt, "below")
+	r.run(rt, randomWork{Op: "unmount below", Place: place})
 }
 
 func (r *random) lookUp(rt *rapid.T) {
 	r.ops++
-	place := drawPlace(rt)
+	place := r.drawPlaceIn(rt)
 	info, err := r.lookup(r.path(place))
-	layer := r.world.layerAt(place)
-	record := r.world.records[layer]
-	if record.boot != now || !record.targets[place].shown {
+	m := r.world.mounts[r.world.resolve(place)]
+	if m.state != table.Shown || m.stale {
 		if !stderrors.Is(err, os.ErrNotExist) {
 			r.t.Fatalf("lookup of %s: %+v, %v", place, info, err)
 		}
 		return
 	}
-	m := r.mounts[layer]
-	if err != nil || info.Mountpoint != r.path(place) || info.Source != m.Source || info.FSType != layerType ||
-		(r.world.bound[place] == layer || r.world.isLinked(layer, place)) && r.shownAt(r.path(place)) != info.Root {
+	// Its Mountpoint may lead there on another way.
+	if err != nil || info.Source != r.path("layers", m.layer) || filepath.Clean(info.Root) != r.path(m.shows) || info.FSType != layerType {
 		r.t.Fatalf("lookup of %s: %+v, %v", place, info, err)
 	}
 }
@@ -551,23 +410,56 @@ func (r *random) lookUp(rt *rapid.T) {
 func (r *random) startAgain() {
 	r.ops++
 	r.reboot()
-	r.world.open, r.world.bound = map[string]bool{}, map[string]string{}
-	for layer, record := range r.world.records {
-		for place, at := range record.targets {
-			if at.bound == now {
-				at.bound = before
-				record.targets[place] = at
-			}
-		}
-		if record.boot == now {
-			record.boot = before
-			r.world.records[layer] = record
+	r.foreign = map[string]bool{}
+	r.adopt()
+}
+
+// adopt makes the world that there is the reference, after something that the engine has no part in.
+func (r *random) adopt() {
+	r.settle()
+	r.world = r.observe()
+}
+
+// settle lets the time pass that a volume takes to come and go. A program that mounts in the meantime may take a
+// layer for open or closed that is not any more.
+func (r *random) settle() {
+	p := r.model.Personality
+	for i := 0; i < max(p.VolumeLate, p.VolumeLingers); i++ {
+		for _, m := range r.layerMounts {
+			_, _ = r.model.GetLayerMountPath(m.Source)
 		}
 	}
 }
 
-// putAway removes what is at a path, if anything. It keeps it elsewhere: Linux would give its ID to
-// another directory, which Windows does not.
+// put is what a user does at a place: what is there, also our link, goes, and something else comes.
+func (r *random) put(rt *rapid.T) {
+	r.ops++
+	path := r.world.resolve(r.drawPlaceIn(rt))
+	thing := rapid.SampledFrom([]string{absent, emptyDir, absent, emptyDir, userFile, userDir, linkTo("user")}).Draw(rt, "thing")
+	_, isMounted := r.world.mounts[path+"/in"]
+	if !r.world.isDir(filepath.Dir(path)) || r.world.bound[path] != "" || r.world.bound[path+"/in"] != "" ||
+		thing == userFile && isMounted {
+		return // Windows removes no directory that is in use, and only there is a target in a file one that is absent
+	}
+	path = r.path(path)
+	r.putAway(path)
+	switch thing {
+	case emptyDir:
+		for r.mkdir(path); r.hasMade(path); r.mkdir(path) {
+			r.putAway(path)
+		}
+	case userFile:
+		r.write(path, "mine")
+	case userDir:
+		r.write(filepath.Join(path, "data"), "mine")
+	case linkTo("user"):
+		symlink(r.t, r.path("user"), path)
+	}
+	r.adopt()
+}
+
+// putAway removes what is at a path, if anything. It keeps it elsewhere: Linux would give its ID to another
+// directory, which Windows does not.
 func (r *random) putAway(path string) {
 	r.away++
 	if err := os.Rename(path, r.path("gone", fmt.Sprint(r.away))); err != nil && !os.IsNotExist(err) {
@@ -577,165 +469,222 @@ func (r *random) putAway(path string) {
 
 // hasMade reports whether a directory has the ID of one that was made for a binding, on record.
 func (r *random) hasMade(path string) bool {
-	id, err := fileID(path)
+	id, err := winfs.FileID(path)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	for _, record := range r.records() {
-		for _, at := range record.Targets {
-			if at.MadeID == id {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.mounts(), func(m *table.Mount) bool { return m.Made == id.String() })
 }
 
-// put is what a user does at a place: what is there, also our link, goes, and
-// something else comes.
-func (r *random) put(rt *rapid.T) {
+// otherCode is what other code does to a layer or a binding, whosever it is.
+func (r *random) otherCode(rt *rapid.T) {
 	r.ops++
-	place := drawPlace(rt)
-	thing := rapid.SampledFrom([]string{absent, emptyDir, absent, emptyDir, userFile, userDir, linkPrefix}).Draw(rt, "thing")
-	if r.world.bound[place] != "" {
-		return // Windows removes no directory that is in use
-	}
-	path := r.path(place)
-	r.putAway(path)
-	r.users[place] = thing != absent
-	switch thing {
-	case absent:
-		delete(r.world.at, place)
-		return
-	case emptyDir:
-		for r.mkdir(path); r.hasMade(path); r.mkdir(path) {
-			r.putAway(path)
+	layer := r.drawLayerOnRecord(rt)
+	m := r.layerMounts[layer]
+	parents, _ := m.GetParentPaths()
+	switch rapid.SampledFrom([]string{"open", "close", "unprepare", "deactivate", "unbind"}).Draw(rt, "other") {
+	case "open":
+		if r.world.open[layer] || r.world.gone[layer] {
+			return
 		}
-	case userFile:
-		r.write(path, "mine")
-	case userDir:
-		r.write(filepath.Join(path, "data"), "mine")
-	case linkPrefix:
-		symlink(r.t, r.path("user"), path)
-		thing += r.path("user") + "\n"
+		if err := stderrors.Join(r.model.ActivateLayer(m.Source), r.model.PrepareLayer(m.Source, parents)); err != nil {
+			r.t.Fatal(err)
+		}
+		r.foreign[layer] = true
+	case "close":
+		_, _ = r.model.UnprepareLayer(m.Source), r.model.DeactivateLayer(m.Source)
+	case "unprepare":
+		_ = r.model.UnprepareLayer(m.Source)
+	case "deactivate":
+		_ = r.model.DeactivateLayer(m.Source)
+	case "unbind":
+		_ = r.model.Unbind(r.path(r.world.resolve(drawPlace(rt))))
 	}
-	r.world.at[place] = thing
+	r.adopt()
 }
 
-func drawLayer(rt *rapid.T) string { return rapid.SampledFrom(randomLayers).Draw(rt, "layer") }
-func drawPlace(rt *rapid.T) string { return rapid.SampledFrom(randomPlaces).Draw(rt, "place") }
+// removeLayer removes the directory of a layer that nobody uses, or puts it back.
+func (r *random) removeLayer(rt *rapid.T) {
+	r.ops++
+	layer := r.drawLayerOnRecord(rt)
+	from, to := r.path("layers", layer), r.path("gone", "layer "+layer)
+	if r.world.gone[layer] {
+		from, to = to, from
+	} else if in := func(path string) bool { return strings.HasPrefix(path, "layers/"+layer+"/") }; r.world.open[layer] ||
+		slices.ContainsFunc(r.world.targets(), in) {
+		return
+	}
+	if err := os.Rename(from, to); err != nil {
+		r.t.Fatal(err)
+	}
+	r.adopt()
+}
 
-// cleanUp unmounts all that there may be, as a process would that comes after
-// whatever has happened.
+// targets returns all targets on record, and all paths where a thing is.
+func (w *world) targets() (all []string) {
+	for target := range w.mounts {
+		all = append(all, target)
+	}
+	for path := range w.at {
+		all = append(all, path)
+	}
+	return all
+}
+
+// cleanUp unmounts all that there may be, as a process would that comes after whatever has happened.
 func (r *random) cleanUp() {
 	r.ops++
+	unmount := func(work randomWork) {
+		before := r.world
+		err := r.do(work)
+		r.world = r.observe()
+		want := r.reference(before, r.world)
+		if wantErr := want.reckon(work); !want.tied && (err != nil || wantErr != nil) {
+			r.t.Fatalf("cleaning up: %+v: error %v, want %v", work, err, wantErr)
+		}
+		r.wantIs(want, before)
+	}
+	unmount(randomWork{Op: "unmount below", Place: "mnt"})
+	before := r.world
 	failed, err := r.cleanupTempMounts()
 	if err := stderrors.Join(append(failed, err)...); err != nil {
 		r.t.Fatalf("cleaning up temporary mounts: %v", err)
 	}
+	r.world = r.observe()
+	want := r.reference(before, r.world)
+	temp := want.below("temp")
+	_ = want.unmountBelow("temp")
+	for _, target := range temp {
+		delete(want.at, target)
+	}
+	r.wantIs(want, before)
 	for _, layer := range randomLayers {
-		places := r.world.placesOf(layer)
-		if len(places) > 0 {
-			r.reckonTakeAway(&r.world, layer, places...)
+		if len(r.world.targetsOf(layer)) > 0 {
+			unmount(randomWork{Op: "unmount layer", Layer: layer})
 		}
-		for _, place := range places {
-			if strings.HasPrefix(place, "temp/") {
-				delete(r.world.at, place)
-			}
-		}
-	}
-	paths := []string{}
-	for _, place := range randomPlaces {
-		paths = append(paths, r.path(place))
-	}
-	for _, layer := range randomLayers {
-		paths = append(paths, r.mounts[layer].Source)
-	}
-	for _, path := range paths {
-		if err := r.unmountAll(path); err != nil {
-			r.t.Fatalf("cleaning up %s: %v", path, err)
+		if r.world.open[layer] { // since other code has opened it
+			unmount(randomWork{Op: "unmount layer", Layer: layer})
 		}
 	}
 	r.wantClosed()
+	for layer := range r.world.gone {
+		if err := os.Rename(r.path("gone", "layer "+layer), r.path("layers", layer)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	r.adopt()
 	if files := r.allFiles(); files != r.files { // nobody else would have put them right
 		r.t.Fatalf("the files have changed to\n%s\nfrom\n%s", files, r.files)
 	}
-	r.check()
 }
 
-// run does a step, in this process or in another one, with a fault in its HCS
-// calls or without, and fails the test unless the reference allows what comes of
-// it. After a fault, which of the allowed outcomes it is becomes the reference.
-func (r *random) run(rt *rapid.T, s step) {
+// wantIs fails the test unless the host is as the reference has it.
+func (r *random) wantIs(want *reference, before *world) {
+	if !want.tied && !reflect.DeepEqual(*r.world, want.world) {
+		r.t.Fatalf("the host is\n%+v\nwant\n%+v\nbefore\n%+v", *r.world, want.world, *before)
+	}
+}
+
+func (r *random) reference(before, after *world) *reference {
+	p := r.model.Personality
+	return &reference{world: before.clone(), after: after, refuses: p.UnbindAncestor != 0, fails: p.ClosedPath != 0, touched: map[string]bool{}}
+}
+
+// run does an operation, in this process or in another one, with a fault in its calls or without, and fails the
+// test unless the reference allows what comes of it. That becomes the reference.
+func (r *random) run(rt *rapid.T, work randomWork) {
 	r.ops++
 	do := r.here
 	if rapid.IntRange(0, 3).Draw(rt, "process") == 0 {
 		do = r.elsewhere
 	}
-	died, happened, err := do(rt, s.work)
-	r.t.Logf("%+v: died %v, error %v", s.work, died, err)
-	if happened {
+	died, isFaulty, err := do(rt, work)
+	r.t.Logf("%+v: died %v, fault %v, error %v", work, died, isFaulty, err)
+	if isFaulty {
 		r.faulty++
-		before := r.world
-		r.world = r.observe()
-		r.wantAllowed(s, before, r.world, died || err != nil, died)
-		return
+		r.settle()
 	}
-	if died != s.panics || !stderrors.Is(err, s.wantErr) {
-		r.t.Fatalf("%+v: died %v, error %v, want %v, %v", s.work, died, err, s.panics, s.wantErr)
+	before, got := r.world, r.observe()
+	want := r.reference(before, got)
+	wantErr := want.reckon(work)
+	wantDied := work.Op == "temporarily, panics" && wantErr == errRandomCallback
+	r.world = got
+	switch {
+	case want.tied, isFaulty && (died || err != nil || want.unsure):
+		r.wantAllowed(work, before, got, want)
+	case died != wantDied || !died && !isWanted(err, wantErr):
+		r.t.Fatalf("%+v: died %v, error %v, want %v\nbefore\n%+v", work, died, err, wantErr, *before)
+	default:
+		r.wantIs(want, before)
 	}
-	r.world = *s.want
 }
 
-// here does the work in this process, and reports whether a fault has happened.
-func (r *random) here(rt *rapid.T, work randomWork) (died, happened bool, err error) {
-	fault := func() bool { return false }
-	if rapid.Bool().Draw(rt, "faulty") {
-		f := faults[rapid.IntRange(0, len(faults)-1).Draw(rt, "fault")]
-		at := rapid.IntRange(0, 5).Draw(rt, "call")
-		r.t.Logf("call %d %s", at, f.name)
-		fault = f.plan(r.host, at)
-	}
-	died, err = survive(func() error { return r.work(work) })
-	r.model.Before, r.model.After = nil, nil
-	return died, fault(), err
+func isWanted(err, want error) bool {
+	return stderrors.Is(err, want) || err != nil && stderrors.Is(want, errAny)
 }
 
-// check fails the test unless the host is as the reference has it.
+// wantAllowed fails the test unless an operation that a fault has ended has changed only what it would have
+// without, and has left that as it was, or as it can be unmounted.
+func (r *random) wantAllowed(work randomWork, before, got *world, want *reference) {
+	for _, path := range append(before.targets(), got.targets()...) {
+		was, is := before.mounts[path], got.mounts[path]
+		wasThing, isThing := before.at[path], got.at[path]
+		isNew := strings.HasPrefix(path, "temp/") && wasThing == absent
+		isThere := before.isDir(filepath.Dir(path)) && got.isDir(filepath.Dir(path)) // and not out of sight
+		ok := isThing == wasThing || !isThere
+		if want.touched[path] || isNew {
+			isOurs := wasThing == absent || wasThing == emptyDir || wasThing == linkTo(was.shows)
+			isOK := isThing == absent && (wasThing != emptyDir || was.made || is.directory) || isThing == emptyDir || isThing == linkTo(is.shows)
+			ok = ok || isOurs && isOK
+		}
+		if !ok {
+			r.t.Fatalf("%+v: at %s is %q where there was %q in\n%+v\nbefore\n%+v", work, path, isThing, wasThing, *got, *before)
+		}
+		was.made, is.made = false, false // which the above is about
+		ok = is == was
+		if want.touched[path] || isNew {
+			ok = ok || is == mark{} || is.layer == work.Layer && !is.stale && is.state != table.Shown || is.layer == was.layer && is.state != table.Shown
+		}
+		if !ok {
+			r.t.Fatalf("%+v: the record of %s is %+v where there was %+v in\n%+v\nbefore\n%+v", work, path, is, was, *got, *before)
+		}
+		if before.bound[path] != got.bound[path] && !want.touched[path] && !isNew {
+			r.t.Fatalf("%+v: to %s is bound %q where there was %q", work, path, got.bound[path], before.bound[path])
+		}
+	}
+	for _, layer := range randomLayers {
+		if got.open[layer] != before.open[layer] && !want.touched[layer] {
+			r.t.Fatalf("%+v: layer %s open is %v\n%+v\nbefore\n%+v", work, layer, got.open[layer], *got, *before)
+		}
+	}
+}
+
+// check fails the test if something is open or bound that is in no record, if a user's file has changed, or if
+// HCS was given the parents of another layer.
 func (r *random) check() {
-	if got := r.observe(); !reflect.DeepEqual(got, r.world) {
-		r.t.Fatalf("the host is\n%+v\nwant\n%+v", got, r.world)
-	}
 	r.wantAt(r.path("user", "data"), "file: mine")
-	r.wantNoOpenLayerWithoutRecord()
-	r.wantParents()
-}
-
-func (r *random) wantNoOpenLayerWithoutRecord() {
+	recorded := map[string]bool{}
+	for target, m := range r.world.mounts {
+		recorded[m.layer] = recorded[m.layer] || r.world.mayBeOpen(target)
+	}
+	for layer := range r.foreign {
+		if !r.world.open[layer] {
+			delete(r.foreign, layer)
+		}
+	}
 	for layer := range r.world.open {
-		if r.world.records[layer].boot != now {
-			r.t.Fatalf("layer %s is open without a record", layer)
+		if !recorded[layer] && !r.foreign[layer] {
+			r.t.Fatalf("layer %s is open without a record in\n%+v", layer, r.world)
 		}
 	}
-	for place, layer := range r.world.bound {
-		if r.world.records[layer].targets[place].bound != now {
-			r.t.Fatalf("layer %s is bound to %s without a record", layer, place)
+	for target, source := range r.world.bound {
+		if m := r.world.mounts[target]; m.shows != source || !m.binding || m.stale {
+			r.t.Fatalf("%s is bound to %s without a record in\n%+v", source, target, r.world)
 		}
 	}
-}
-
-// wantParents fails the test when HCS was given the parents of another layer.
-func (r *random) wantParents() {
 	for _, call := range r.model.Calls() {
-		if !strings.HasPrefix(call, string(hcstest.Prepare)) {
-			continue
-		}
-		for _, layer := range randomLayers {
-			m := r.mounts[layer]
-			parents, err := m.GetParentPaths()
-			if err != nil {
-				r.t.Fatal(err)
-			}
+		for _, m := range r.layerMounts {
+			parents, _ := m.GetParentPaths()
 			want := fmt.Sprintf("PrepareLayer %s %s", m.Source, parents)
 			if strings.HasPrefix(call, "PrepareLayer "+m.Source+" ") && call != want {
 				r.t.Fatalf("called %s, want %s", call, want)
@@ -745,239 +694,175 @@ func (r *random) wantParents() {
 	r.model.ResetCalls()
 }
 
-// wantWholeMounts fails the test when there is a record without its link, or a
-// link without its layer.
-func (r *random) wantWholeMounts() {
-	for layer, record := range r.world.records {
-		for place, at := range record.targets {
-			there := r.world.isLinked(layer, place) || at.bound == now && r.world.bound[place] == layer
-			if !at.shown || record.boot != now || !there || !r.world.open[layer] {
-				r.t.Fatalf("half a mount at %s in\n%+v", place, r.world)
-			}
-		}
-	}
-}
-
 // observe returns what there is on the host.
-func (r *random) observe() world {
+func (r *random) observe() *world {
 	w := newWorld()
-	for _, dir := range []string{"mnt", "temp"} {
-		for _, line := range strings.SplitAfter(tree(r.t, r.path(dir)), "\n") {
-			if end := strings.IndexAny(line, "/ "); end > 0 {
-				w.at[dir+"/"+line[:end]] += line[end:]
+	look := func(path string) {
+		if thing := r.thingAt(path); thing != absent {
+			w.at[path] = thing
+		}
+		if isDir(w.at[path]) {
+			if thing := r.thingAt(path + "/in"); thing != absent {
+				w.at[path+"/in"] = thing
 			}
 		}
 	}
-	bound := map[string]string{}
+	for _, path := range []string{"mnt/a", "mnt/b", "mnt/c", "user/in", "layers/base/Files/in", "layers/committed/in"} {
+		look(path)
+	}
+	temps, _ := filepath.Glob(r.path("temp", "*"))
+	for _, temp := range temps {
+		look("temp/" + filepath.Base(temp))
+	}
+	volumes, _ := filepath.Glob(r.path("hcs", "volumes", "*}"))
+	for _, volume := range volumes {
+		data, err := os.ReadFile(filepath.Join(volume, "data"))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		w.volumes[r.rel(volume)] = strings.TrimPrefix(string(data), "of layer ")
+		look(r.rel(volume) + "/in")
+	}
 	for _, b := range r.model.Bound() {
-		bound[strings.TrimPrefix(b.Root, r.dir+"/")] = b.Source
-	}
-	for _, record := range r.records() {
-		layer := filepath.Base(record.Source)
-		if record.Source != r.path("layers", layer) || record.ReadOnly != isReadOnly(record.Source) {
-			r.t.Fatalf("record %+v", record)
-		}
-		mark := layerMark{boot: r.mark(record.Boot), opened: record.Volume != "", targets: map[string]targetMark{}}
-		if mark.boot == "" {
-			mark.boot = closed
-		}
-		for _, at := range record.Targets {
-			place := strings.TrimPrefix(at.Path, r.dir+"/")
-			mark.targets[place] = targetMark{r.mark(at.Bound), at.Made, at.Replaced, at.Restored, at.Shown, at.MadeID != ""}
-			if source, is := bound[place]; is && mark.opened && source == record.destination() {
-				w.bound[place] = layer
-				delete(bound, place)
-			}
-			if mark.opened && w.at[place] == linkPrefix+record.destination()+"\n" {
-				w.at[place] = linkTo(layer)
-			}
-		}
-		w.records[layer] = mark
+		w.bound[r.rel(b.Root)] = r.rel(b.Source)
 	}
 	for _, layer := range r.model.OpenLayers() {
 		w.open[filepath.Base(layer)] = true
 	}
-	for place, source := range bound {
-		w.bound[place] = source
+	for _, layer := range randomLayers {
+		if _, err := os.Stat(r.path("layers", layer)); err != nil {
+			w.gone[layer] = true
+		}
+	}
+	for _, m := range r.host.mounts() {
+		layer := filepath.Base(m.Source)
+		if m.Dir != r.path("layers", layer) || m.Source != m.Dir {
+			r.t.Fatalf("record %+v", m.Record)
+		}
+		target := r.rel(m.Resolved)
+		if _, is := w.mounts[target]; is {
+			r.t.Fatalf("two records of %s", target)
+		}
+		id, err := winfs.FileID(m.Resolved)
+		mark := mark{given: strings.TrimPrefix(m.Target, r.dir+"/"), layer: layer, stale: r.table.IsStale(m.Name), state: m.State, binding: m.Binding, directory: m.Directory,
+			made: err == nil && m.Made == id.String()}
+		if m.Volume != "" {
+			mark.shows = r.rel(destination(&m.Record))
+		}
+		w.mounts[target] = mark
 	}
 	return w
 }
 
-// mark is the start of the system that a record names.
-func (r *random) mark(id string) boot {
-	switch id {
-	case r.boot:
-		return now
-	case neverBound:
-		return closed
-	case "":
-		return ""
+// thingAt returns what is at a path.
+func (r *random) thingAt(path string) string {
+	thing := describe(r.path(path))
+	text, isLink := strings.CutPrefix(thing, "link to ")
+	switch {
+	case thing == "nothing":
+		return absent
+	case isLink:
+		return linkTo(r.rel(text))
+	case thing == "file: mine":
+		return userFile
+	case strings.Contains(thing, `"data"`):
+		return userDir
+	case strings.HasPrefix(thing, "directory of"):
+		return emptyDir
 	}
-	return before
+	return thing
 }
 
-// What a step may leave behind when one of its HCS calls went wrong.
+func (r *random) rel(path string) string { return strings.TrimPrefix(filepath.Clean(path), r.dir+"/") }
 
-func (r *random) wantAllowed(s step, before, got world, failed, died bool) {
-	if !failed {
-		r.wantPromise(s, got)
-		return
-	}
-	leaving := append([]string{}, s.places...)
-	for _, layer := range s.layers {
-		if s.mounts && layer == s.work.Layer && !r.isWhole(&before, layer) {
-			leaving = append(leaving, before.placesOf(layer)...)
-		} else {
-			leaving = append(leaving, before.leaving(layer, s.places...)...)
-		}
-	}
-	for place := range union(before.at, got.at) {
-		if !r.allowsThing(s, before, got, place, leaving) {
-			r.t.Fatalf("%+v: at %s is now %q where there was %q", s.work, place, got.at[place], before.at[place])
-		}
-	}
-	for _, layer := range randomLayers {
-		if !allowsRecord(s, before, got, layer, leaving) {
-			r.t.Fatalf("%+v: the record of %s is now\n%+v where there was\n%+v", s.work, layer, got.records[layer], before.records[layer])
-		}
-		if got.open[layer] != before.open[layer] && !allowsChange(s, before, layer, leaving) {
-			r.t.Fatalf("%+v: layer %s open is %v", s.work, layer, got.open[layer])
-		}
-	}
-	for place, layer := range got.bound {
-		tried := s.mounts && s.work.Bind && place == s.work.Place || s.temporary && strings.HasPrefix(place, "temp/")
-		if before.bound[place] != layer && !(tried && layer == s.work.Layer) {
-			r.t.Fatalf("%+v: at %s is bound %s where there was %q", s.work, place, layer, before.bound[place])
-		}
-	}
-	for place, layer := range before.bound {
-		if got.bound[place] != layer && !contains(leaving, place) {
-			r.t.Fatalf("%+v: at %s is bound %q where there was %s", s.work, place, got.bound[place], layer)
-		}
-	}
-	if s.wantErr == os.ErrExist && !died && s.mounts && r.isLive(&before, s.places[0]) && !reflect.DeepEqual(before, got) {
-		r.t.Fatalf("%+v: the live mount has changed to\n%+v from\n%+v", s.work, got, before)
-	}
+// Faults in this process.
+
+// randomFault makes a call fail, or kills the process in it.
+type randomFault struct {
+	code   syscall.Errno // or 0, which kills
+	after  bool          // the call has had its effect
+	onward bool          // all later calls fail as well, before their effect
 }
 
-// wantPromise fails the test unless a step that was retried after a fault did all that it
-// does without one.
-func (r *random) wantPromise(s step, got world) {
-	if s.wantErr != nil {
-		r.t.Fatalf("%+v: no error, want %v", s.work, s.wantErr)
+// randomFaults are those which an operation must survive, if nothing more can go wrong. ActivateLayer is one that
+// may say that the layer is open, which is true if it does so before its effect.
+var randomFaults = func() (all []randomFault) {
+	for _, code := range []syscall.Errno{errorSharingViolation, errorInvalidParameter, errorAccessDenied, errorNotReady, errorGenFailure, errorTimeout} {
+		all = append(all, randomFault{code: code}, randomFault{code: code, onward: true})
 	}
-	if !reflect.DeepEqual(got, *s.want) {
-		r.t.Fatalf("%+v: success, and the host is\n%+v\nwant\n%+v", s.work, got, *s.want)
+	return append(all, randomFault{}, randomFault{}, randomFault{}, randomFault{after: true}, randomFault{after: true},
+		randomFault{code: errorGenFailure, after: true}, randomFault{code: errorTimeout, after: true},
+		randomFault{code: errorNotReady, after: true}, randomFault{code: errorDeviceNotConnected, after: true, onward: true})
+}()
+
+// plan makes call number at, counted from now, go wrong, and returns whether it has come to that.
+func (r *random) plan(f randomFault, at int) (happened func() bool) {
+	number, isOver := -1, false
+	fail := func(call hcstest.Call, layer string) error {
+		isOver = true
+		if f.code == 0 {
+			panic(errKilled)
+		}
+		return &hcstest.Error{Call: call, Layer: layer, Code: f.code}
 	}
+	r.model.Before = func(call hcstest.Call, layer string) error {
+		number++
+		isNow := number == at && !f.after || number > at && isOver && f.onward
+		if isNow && !r.isLie(call, filepath.Base(layer), f.code) {
+			return fail(call, layer)
+		}
+		return nil
+	}
+	r.model.After = func(call hcstest.Call, layer string) error {
+		// Nothing but its error tells that the filter of a layer without a volume was attached.
+		isHidden := call == hcstest.Prepare && f.code == errorGenFailure && !r.hasVolume(filepath.Base(layer))
+		if number == at && f.after && !isHidden {
+			return fail(call, layer)
+		}
+		return nil
+	}
+	return func() bool { return isOver }
 }
 
-func union(a, b map[string]string) map[string]bool {
-	keys := map[string]bool{}
-	for _, m := range []map[string]string{a, b} {
-		for key := range m {
-			keys[key] = true
-		}
-	}
-	return keys
+// isLie reports whether a call would say with a code that it may have opened a layer, when other code has opened it,
+// and nothing else tells: it has no volume.
+func (r *random) isLie(call hcstest.Call, layer string, code syscall.Errno) bool {
+	isTransient := code == errorNotReady || code == errorDeviceNotConnected || code == errorTimeout
+	return call == hcstest.Prepare && isTransient && r.world.open[layer] && !r.hasVolume(layer)
 }
 
-// allowsThing reports whether a step that failed may leave the thing at a place: what was
-// there, or what remains when a link of ours has gone.
-func (r *random) allowsThing(s step, before, got world, place string, leaving []string) bool {
-	was, is := before.at[place], got.at[place]
-	if is == was {
-		return true
-	}
-	if s.temporary && was == absent && strings.HasPrefix(place, "temp/") {
-		return is == emptyDir
-	}
-	layer := before.layerAt(place)
-	at := before.records[layer].targets[place]
-	tried := got.records[s.work.Layer].targets[place]
-	if s.mounts && place == s.work.Place && tried.made && is == emptyDir && (was == absent || before.isLinked(layer, place)) {
-		return true
-	}
-	if contains(leaving, place) && was == absent && is == emptyDir && at.bound == now {
-		return true // so that the bind filter finds its root, and the next Unmount removes it
-	}
-	if !contains(leaving, place) || was != absent && !before.isLinked(layer, place) && !(at.made && was == emptyDir) {
-		return false
-	}
-	return is == absent || is == emptyDir && at.replaced
+func (r *random) hasVolume(layer string) bool {
+	return layer != "base" && (layer != "committed" || r.model.Personality.AttachesKeptDisk)
 }
 
-// allowsRecord reports whether a step that failed may leave the record of a layer: the old
-// one, without the places that it leaves or with them on their way, or that of a mount
-// which could not be undone.
-func allowsRecord(s step, before, got world, layer string, leaving []string) bool {
-	was, is := before.records[layer], got.records[layer]
-	if reflect.DeepEqual(was, is) {
-		return true
+// here does the work in this process, and reports whether a fault has happened.
+func (r *random) here(rt *rapid.T, work randomWork) (died, isFaulty bool, err error) {
+	happened := func() bool { return false }
+	if rapid.Bool().Draw(rt, "faulty") {
+		fault := rapid.SampledFrom(randomFaults).Draw(rt, "fault")
+		happened = r.plan(fault, rapid.IntRange(0, 8).Draw(rt, "call"))
 	}
-	if !contains(s.layers, layer) {
-		return false
-	}
-	// A mount at a place that was on record begins with a record of its own.
-	isTried := func(place string) bool {
-		tried := s.mounts && place == s.places[0] || s.temporary && strings.HasPrefix(place, "temp/")
-		return tried && !is.targets[place].shown && is.boot == now
-	}
-	for place, at := range was.targets {
-		now, there := is.targets[place]
-		if contains(leaving, place) && there && isTried(place) {
-			continue
-		}
-		now.restored, now.identified = at.restored, at.identified
-		onItsWay := at
-		onItsWay.shown = false
-		if !contains(leaving, place) && now != at || there && now != at && now != onItsWay {
-			return false
-		}
-	}
-	for place := range is.targets {
-		if _, known := was.targets[place]; !known && !isTried(place) {
-			return false
-		}
-	}
-	return true
-}
-
-// allowsChange reports whether a step that failed may leave a layer open that was
-// closed, or closed that was open.
-func allowsChange(s step, before world, layer string, leaving []string) bool {
-	if !contains(s.layers, layer) {
-		return false
-	}
-	if !before.open[layer] {
-		// Where HCS refuses to close what is closed, a layer on record is opened to be closed.
-		return s.mounts || s.temporary || before.records[layer].boot == now
-	}
-	for place, at := range before.records[layer].targets {
-		if at.shown && !contains(leaving, place) {
-			return false
-		}
-	}
-	return true
+	died, err = survive(func() error { return r.do(work) })
+	r.model.Before, r.model.After = nil, nil
+	return died, happened(), err
 }
 
 // Operations at once.
 
-// randomWork is one operation of a goroutine.
-type randomWork struct {
-	Op, Layer, Place string
-	Bind             bool // and make no link
-}
-
 func drawWork(rt *rapid.T) randomWork {
 	ops := []string{"mount", "unmount", "unmount layer", "unmount all", "unmount below", "look up", "temporarily", "temporarily, fails"}
-	return randomWork{rapid.SampledFrom(ops).Draw(rt, "op"), drawLayer(rt), drawPlace(rt), rapid.Bool().Draw(rt, "bind")}
+	work := randomWork{rapid.SampledFrom(ops).Draw(rt, "op"), drawLayer(rt), rapid.SampledFrom(randomPlaces[:3]).Draw(rt, "place"), rapid.Bool().Draw(rt, "bind")}
+	if work.Op == "unmount below" {
+		work.Place = "mnt"
+	}
+	return work
 }
 
-// allowedErrors are those that an operation may have at any time.
+// allowedErrors are those that an operation may have while others run.
 var allowedErrors = map[string]error{
 	"mount":              os.ErrExist,
 	"look up":            os.ErrNotExist,
-	"temporarily, fails": errCallback,
+	"temporarily, fails": errRandomCallback,
 }
 
 func (work randomWork) allows(err error) bool {
@@ -985,11 +870,11 @@ func (work randomWork) allows(err error) bool {
 	return allowed != nil && stderrors.Is(err, allowed)
 }
 
-// workAll does the operations and returns the first error that none of them may
-// have. A process that was killed does nothing more.
+// workAll does the operations and returns the first error that none of them may have. A process that was killed
+// does nothing more.
 func (r *random) workAll(script []randomWork) error {
 	for _, work := range script {
-		died, err := survive(func() error { return r.work(work) })
+		died, err := survive(func() error { return r.do(work) })
 		if died {
 			return nil
 		}
@@ -1000,51 +885,16 @@ func (r *random) workAll(script []randomWork) error {
 	return nil
 }
 
-func (r *random) work(work randomWork) error {
-	m, path := r.mounts[work.Layer], r.path(work.Place)
-	ctx, mt := context.Background(), r.binding(work.Bind)
-	switch work.Op {
-	case "mount":
-		return mt.mount(ctx, m, path)
-	case "unmount":
-		return r.unmount(path)
-	case "unmount all":
-		return r.unmountAll(path)
-	case "unmount layer":
-		return r.unmount(m.Source)
-	case "unmount layer all":
-		return r.unmountAll(m.Source)
-	case "unmount below":
-		return r.unmountRecursive(r.path("mnt"))
-	case "look up":
-		_, err := r.lookup(path)
-		return err
-	}
-	return withTempMount(ctx, mt, []Mount{*m}, func(root string) error {
-		text, err := os.ReadFile(filepath.Join(r.shownAt(root), "data"))
-		unmounted := err != nil && !r.alone // by somebody else
-		if string(text) != "of layer "+work.Layer && !unmounted {
-			return fmt.Errorf("the callback was shown %q, %v", text, err)
-		}
-		switch work.Op {
-		case "temporarily, fails":
-			return errCallback
-		case "temporarily, panics":
-			panic(errKilled)
-		}
-		return nil
-	})
-}
-
-// killOnce makes call number at kill the goroutine that makes it; none when it
-// is negative. It returns whether it has come to that.
+// killOnce makes call number at kill the goroutine that makes it; none if it is negative. It returns whether it
+// has come to that.
 func (r *random) killOnce(at int) (killed func() bool) {
-	var calls int32 = -1
+	var calls atomic.Int32
+	calls.Store(-1)
 	r.model.Before = func(hcstest.Call, string) error {
-		if int(atomic.AddInt32(&calls, 1)) == at {
+		if int(calls.Add(1)) == at {
 			panic(errKilled)
 		}
 		return nil
 	}
-	return func() bool { return at >= 0 && int(atomic.LoadInt32(&calls)) >= at }
+	return func() bool { return at >= 0 && int(calls.Load()) >= at }
 }

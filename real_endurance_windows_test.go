@@ -8,8 +8,11 @@ import (
 	"math/rand"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed-941ae793/mount/internal/hcs"
 )
 
 // The tests here are for the real HCS. There they run for hours when endurance is in the environment.
@@ -45,7 +48,7 @@ func byLinksAndByBindings(t *testing.T, test func(h *winHost, m *Mount)) {
 	}
 }
 
-func TestAgainAndAgainAProcessIsKilledThatMounts(t *testing.T) {
+func TestUnmount_AfterManyKilledMounts(t *testing.T) {
 	byLinksAndByBindings(t, func(h *winHost, m *Mount) {
 		wasKilled, whole := h.mountAndKill(m, time.Hour)
 		if wasKilled {
@@ -129,20 +132,19 @@ func (h *winHost) wantClosedForGood(m *Mount) {
 	}
 }
 
-// openVolume returns the volume of a layer, when it can be reached, or "".
+// openVolume returns the volume of a layer, if it can be reached, or "".
 func openVolume(m *Mount) string {
-	o := opener{hcs: vmcompute{}}
-	volume := o.volumeOf(m.Source)
-	if volume == "" {
+	volume, err := vmcompute{}.GetLayerMountPath(m.Source)
+	if err != nil || !hcs.IsVolume(volume) {
 		return ""
 	}
-	if _, err := os.Stat(volume + `\`); err != nil {
+	if _, err := os.Stat(strings.TrimSuffix(volume, `\`) + `\`); err != nil {
 		return ""
 	}
 	return volume
 }
 
-func TestAgainAndAgainALayerIsUnmountedAndMounted(t *testing.T) {
+func TestMount_ManyTimes(t *testing.T) {
 	byLinksAndByBindings(t, func(h *winHost, m *Mount) {
 		for i := 0; i < rounds(1000, 20); i++ {
 			if err := m.Mount(h.path("target")); err != nil {
@@ -164,7 +166,7 @@ func TestAgainAndAgainALayerIsUnmountedAndMounted(t *testing.T) {
 // containers of the host.
 const restartHCS = "MOUNT_TEST_RESTART_HCS"
 
-func TestTheServiceOfHCSIsRestartedBetweenMountAndUnmount(t *testing.T) {
+func TestUnmount_AfterTheServiceOfHCSWasRestarted(t *testing.T) {
 	if os.Getenv(restartHCS) == "" {
 		t.Skipf("restarts a service of this host: set %s=1", restartHCS)
 	}

@@ -74,7 +74,7 @@ func newLayerHost(t *testing.T) (*winHost, *Mount) {
 	return h, m
 }
 
-func TestTheRealHCSShowsALayerAndTakesItAway(t *testing.T) {
+func TestMount_ByTheRealHCSIsShownAndTakenAway(t *testing.T) {
 	for _, binds := range []bool{false, true} {
 		t.Run(fmt.Sprintf("bound %t", binds), func(t *testing.T) {
 			useBindings(t, binds)
@@ -120,7 +120,7 @@ func testShownAndTakenAway(t *testing.T, m *Mount) {
 	}
 }
 
-func TestTheRealHCSKeepsALayerThatOtherCodeOpened(t *testing.T) {
+func TestMount_ByTheRealHCSKeepsALayerThatOtherCodeHasOpened(t *testing.T) {
 	for _, prepared := range []bool{false, true} {
 		t.Run(fmt.Sprintf("prepared %t", prepared), func(t *testing.T) {
 			m := realLayer(t)

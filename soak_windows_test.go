@@ -23,10 +23,10 @@ const (
 	soakRounds = 10
 )
 
-// TestThousandsOfCyclesLeaveNothingBehind mounts and unmounts 50 layers from 8
+// TestMount_ThousandsOfCyclesLeaveNothing mounts and unmounts 50 layers from 8
 // goroutines, 5,000 times in all (500 with -short), by links and by bindings, with
 // transient errors of HCS on the way.
-func TestThousandsOfCyclesLeaveNothingBehind(t *testing.T) {
+func TestMount_ThousandsOfCyclesLeaveNothing(t *testing.T) {
 	cycles := 5000
 	if testing.Short() {
 		cycles = 500
@@ -119,12 +119,11 @@ func (h *winHost) soakCycle(worker int) error {
 }
 
 func mountAndLookup(m *Mount, target string, bind bool) error {
-	mt, err := newMounter()
+	err := withEngine(func(e *engine) error {
+		e.binds = bind
+		return e.mount(context.Background(), m, target)
+	})
 	if err != nil {
-		return err
-	}
-	mt.binds = bind
-	if err := mountIn(context.Background(), mt, m, target); err != nil {
 		return err
 	}
 	info, err := Lookup(target)

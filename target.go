@@ -1,177 +1,241 @@
 package mount
 
 import (
-	"context"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/hcs"
+	"github.com/seed-941ae793/mount/internal/table"
+	"github.com/seed-941ae793/mount/internal/winfs"
+	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
-// target is a path at which a layer is shown.
-type target struct {
-	// Path is as the caller gave it. Resolved is the same path without links and 8.3 names on
-	// the way. Those may be gone or lead elsewhere by the time of Unmount, so everything is
-	// done at Resolved.
-	Path     string `json:"path"`
-	Resolved string `json:"resolved"`
-	Key      key    `json:"key"`
-	// Bound is the start of the system in which the layer was bound to the target, and "" where
-	// a link shows it. Windows forgets bindings when it shuts down. See also neverBound.
-	Bound string `json:"bound,omitempty"`
-	// Made is set when the target was absent, and Mount makes its directory for the binding. Unmount
-	// removes the directory.
-	Made bool `json:"made,omitempty"`
-	// MadeID is the ID of that directory. Where another layer was bound above the target, the
-	// directory is in that layer, and once that binding is gone, the path may lead to a directory
-	// of a user. It is empty in the record of a process that was killed before the end of Mount,
-	// and where the directory was missing at an Unmount, which may make it anew.
-	MadeID string `json:"madeID,omitempty"`
-	// ReadOnly is set when the bind filter refuses to write through the target.
-	ReadOnly bool `json:"readOnly,omitempty"`
-	// Replaced is set when the target was an empty directory, whose place the link takes.
-	Replaced bool `json:"replaced,omitempty"`
-	// Linked is set when the link was there at the end of Mount. If it is missing later, somebody
-	// has removed it, and Unmount does not put the directory back.
-	Linked bool `json:"linked,omitempty"`
-	// Restored is set when the target is as it was before Mount, or when there is nothing to
-	// restore because somebody has removed the link.
-	Restored bool `json:"restored,omitempty"`
-	// Shown is set from the end of a Mount to the beginning of the Unmount. It is false in the
-	// record of a process that was killed before or after that.
-	Shown bool `json:"shown,omitempty"`
+const layerType = "windows-layer" // the type of mount that a snapshotter hands out for a layer
+
+// plan is a mount that is valid and has not begun.
+type plan struct {
+	table.Record
+	layer, target table.Key
 }
 
-// inspect refuses a target that is in use: anything but a directory, which for a link must be empty.
-// It fills in whether the link replaces a directory, or one has to be made for the binding.
-func (at *target) inspect() error {
-	at.Made, at.Replaced = false, false
-	info, err := os.Lstat(at.Resolved)
-	if errors.Is(err, os.ErrNotExist) {
-		at.Made = at.Bound != ""
-		parent, err := os.Stat(filepath.Dir(at.Resolved))
-		if err == nil && !parent.IsDir() { // Windows reports what is below a file as absent, too
-			err = errors.New("its parent is not a directory")
-		}
-		return errors.WithMessagef(err, "failed to mount at %s", at.Path)
-	}
-	if err == nil && !info.IsDir() {
-		err = errors.WithMessage(os.ErrExist, "neither absent nor a directory")
-	}
-	if err == nil && at.Bound == "" {
-		at.Replaced = true
-		var entries []os.DirEntry
-		if entries, err = os.ReadDir(at.Resolved); len(entries) > 0 {
-			err = errors.WithMessage(os.ErrExist, "directory is not empty")
-		}
-	}
-	return errors.WithMessagef(err, "failed to mount at %s", at.Path)
-}
-
-// isLinked reports whether the link to the layer is at the target. Anything else there belongs to
-// somebody else.
-func (at *target) isLinked(r *record) (bool, error) {
-	info, err := os.Lstat(at.Resolved)
-	if r.Volume == "" || errors.Is(err, os.ErrNotExist) || err == nil && info.Mode()&os.ModeSymlink == 0 {
-		return false, nil
-	}
-	var text string
+// plan returns the plan for m at target. It returns an error if m is not a valid layer mount, or cannot be
+// shown at target. It changes nothing.
+func (e *engine) plan(m *Mount, target string) (*plan, error) {
+	path, err := m.mountpoint(target)
 	if err == nil {
-		text, err = readLink(at.Resolved)
+		err = m.checkWay(target)
 	}
-	if errors.Is(err, errNoSymlink) {
-		return false, nil
+	if err != nil {
+		return nil, err
 	}
-	return err == nil && sameLink(text, r.destination()), errors.Wrap(err, "failed to look at the target")
+	if err := checkType(m.Type); err != nil {
+		return nil, err
+	}
+	if err := winpath.CheckLayer(m.Source); err != nil {
+		return nil, errors.WithMessage(err, "invalid layer source")
+	}
+	parents, err := m.GetParentPaths()
+	if err != nil {
+		return nil, err
+	}
+	source := filepath.Clean(m.Source)
+	layer, err := winfs.Resolve(source)
+	if err != nil {
+		return nil, errors.WithMessage(err, "invalid layer source")
+	}
+	name, parent, err := winfs.ResolveParent(path)
+	if err != nil {
+		return nil, errors.WithMessagef(err, "failed to mount at %s", path)
+	}
+	p := &plan{layer: table.KeyOf(layer), target: table.KeyOf(name), Record: table.Record{
+		State:  table.Opening,
+		Source: source, Dir: layerDir(source, layer), Parents: parents, Disk: string(hcs.DiskOf(source)),
+		Target: path, Resolved: name.Path,
+		Binding: e.binds, ReadOnly: e.binds && m.ReadOnly(),
+	}}
+	if err := winpath.CheckLayer(p.Dir); err != nil {
+		return nil, errors.WithMessage(err, "invalid layer source")
+	}
+	if err := e.checkPlace(p, parent); err != nil {
+		return nil, errors.WithMessagef(err, "failed to mount at %s", path)
+	}
+	return p, nil
 }
 
-// removeMade removes the directory that Mount made for a binding. It leaves alone one that somebody has
-// put in its place, as far as can be known, and one that is not empty any more.
-func (at *target) removeMade() error {
-	if at.MadeID != "" {
-		id, err := fileID(at.Resolved)
-		if errors.Is(err, os.ErrNotExist) || err == nil && id != at.MadeID {
-			return nil
+// layerDir returns the directory of a layer for HCS, which wants a path without links (hcsshim pull request 939).
+// If the caller's path leads through none, it is that path.
+func layerDir(path string, name winfs.Name) string {
+	if winpath.Equal(path, name.Path) {
+		return filepath.Clean(path)
+	}
+	return winpath.Plain(name.Path)
+}
+
+// checkPlace returns an error if nothing can be mounted at the target, or if the layer would hide files that
+// are needed: HCS could not find the layer or its parents, other processes could not find the table.
+func (e *engine) checkPlace(p *plan, parent winfs.Name) error {
+	if !parent.IsDir {
+		if _, err := os.Stat(parent.Path); err != nil {
+			return errors.WithStack(err)
 		}
+		return errors.New("its parent is not a directory") // Windows reports what is below a file as absent, too
+	}
+	tableDir, err := e.table.Resolved()
+	if err != nil {
+		return err
+	}
+	if winpath.Contains(tableDir, p.Resolved) {
+		return errors.Errorf("%s is the mount table", tableDir)
+	}
+	if !p.Binding {
+		return nil
+	}
+	if err := e.filter.Find(); err != nil {
+		return err
+	}
+	needed := []string{tableDir, p.Source, p.Dir}
+	for _, parent := range p.Parents {
+		name, err := winfs.Resolve(parent)
 		if err != nil {
 			return err
 		}
+		needed = append(needed, parent, name.Path)
 	}
-	return removeEmptyDir(at.Resolved)
-}
-
-// link puts the link to the layer at the target. Each of its steps is retried by itself: the
-// directory must not be removed twice.
-func (at *target) link(r *record, pause pauser) error {
-	destination := r.destination()
-	if at.Replaced {
-		if err := pause.whileBusy(func() error { return removeDir(at.Resolved) }); err != nil {
-			return errors.Wrapf(err, "failed to replace directory %s by a link", at.Path)
+	for _, path := range needed {
+		if winpath.Contains(p.Resolved, path) || winpath.Contains(path, p.Resolved) {
+			return errors.Errorf("it would hide files of %s", path)
 		}
-	}
-	if err := pause.whileBusy(func() error { return makeLink(destination, at.Resolved) }); err != nil {
-		return errors.Wrapf(err, "failed to link layer %s", r.Source)
-	}
-	// Windows may have been told not to follow the link (fsutil behavior set SymlinkEvaluation,
-	// moby 38220), and the volume may be late.
-	isLate := func(err error) bool {
-		return (isVolumeGone(err) || isAny(err, transient...)) && !isGone(at.Resolved)
-	}
-	err := pause.retry(context.Background(), isLate, func() error {
-		info, err := os.Stat(at.Resolved)
-		if err == nil && !info.IsDir() {
-			err = errors.New("not a directory")
-		}
-		return err
-	})
-	if err != nil && !isGone(at.Resolved) { // a link that is gone was removed by somebody else
-		return errors.Wrapf(err, "the link to %s does not show layer %s", destination, r.Source)
 	}
 	return nil
 }
 
-// unlink removes the link to the layer from the target, and puts the directory back that it had
-// replaced. It leaves alone what somebody has put in the place of the link.
-func (at *target) unlink(r *record) error {
-	linked, err := at.isLinked(r)
-	if err != nil {
+// inspectTarget returns an error that matches os.ErrExist if the target is in use: if it is anything but a
+// directory, which for a link must be empty, or if something is bound or mounted there. It records whether
+// there is a directory.
+func (e *engine) inspectTarget(r *table.Record) error {
+	var isEmpty bool
+	err := e.whileBusy(func() (err error) {
+		r.Directory, isEmpty, err = inspect(r.Resolved)
+		return err
+	})
+	if err != nil || !r.Directory {
 		return err
 	}
-	if linked {
-		// This is durable before the record is dropped: no other Unmount would know the link.
-		if err := removeLink(at.Resolved, r.destination()); err != nil {
-			return errors.Wrapf(err, "failed to remove the link to layer %s", r.Source)
-		}
+	if !r.Binding && !isEmpty {
+		return errors.WithMessage(os.ErrExist, "directory is not empty")
 	}
-	if !at.Replaced || at.Restored {
-		return nil
+	if err := e.checkUnbound(r); err != nil || !r.Binding || isEmpty {
+		return err // most targets are empty, and the whole table need not be read
 	}
-	err = os.Mkdir(at.Resolved, 0o755)
-	if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) { // the latter when the directory that it was in is gone
-		return nil
-	}
-	return errors.Wrap(err, "failed to put the directory back")
-}
-
-// isEmpty reports whether a directory is empty, or absent, or cannot be read.
-func isEmpty(path string) bool {
-	dir, err := os.Open(path)
-	if err != nil {
-		return true
-	}
-	defer dir.Close()
-	names, _ := dir.Readdirnames(1)
-	return len(names) == 0
-}
-
-// removeEmptyDir removes a directory durably, and leaves alone what is not an empty directory any more.
-func removeEmptyDir(path string) error {
-	err := removeDirDurably(path)
-	if err == nil || errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if entries, readErr := os.ReadDir(path); readErr != nil || len(entries) > 0 {
-		return nil
+	inside, _, err := e.below(r.Resolved)
+	if err == nil && len(inside) > 0 {
+		err = errors.Wrapf(os.ErrExist, "layers are mounted in it, such as at %s", inside[0].Target)
 	}
 	return err
+}
+
+// checkUnbound returns an error if something is bound to the directory at the target. To replace that by a link
+// would remove the source of the binding.
+func (e *engine) checkUnbound(r *table.Record) error {
+	if r.Binding {
+		if sources, err := e.boundTo(r); len(sources) > 0 {
+			return errors.Wrapf(os.ErrExist, "%s is bound there", sources[0])
+		} else if err == nil {
+			return nil
+		}
+	}
+	_, isOtherVolume, err := e.find(r.Resolved)
+	if err == nil && isOtherVolume {
+		err = errors.WithMessage(os.ErrExist, "another volume is bound there")
+	}
+	return errors.Wrap(err, "failed to look at the directory")
+}
+
+// inspect reports whether there is a directory at path, and whether it is empty. What is not a directory is an
+// error.
+func inspect(path string) (isDir, isEmpty bool, err error) {
+	_, err = winfs.ReadLink(path)
+	if winfs.NotExist(err) {
+		return false, true, nil
+	}
+	if err == nil {
+		return false, false, errors.WithMessage(os.ErrExist, "not a directory")
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return false, false, errors.WithStack(err)
+	}
+	defer dir.Close()
+	if info, err := dir.Stat(); err != nil || !info.IsDir() {
+		if err == nil {
+			err = errors.WithMessage(os.ErrExist, "not a directory")
+		}
+		return false, false, err
+	}
+	_, err = dir.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		return true, true, nil
+	}
+	return true, false, errors.WithStack(err)
+}
+
+// whileBusy runs try, which makes or removes a file, and retries it while another program has the file open.
+// No context ends that: the pauses take less than half a second.
+func (e *engine) whileBusy(try func() error) error {
+	return e.pause.Do(noContext, winfs.IsBusy, try)
+}
+
+// mountpoint returns where m is shown when it is mounted at target: the absolute path of target, or of the
+// sub-directory of it that m.Target names. It looks at the text alone.
+func (m *Mount) mountpoint(target string) (string, error) {
+	path, err := winpath.Abs(target)
+	if err == nil && winpath.IsRoot(path) {
+		err = errors.Errorf("%q is the root of a volume", path)
+	}
+	if err != nil {
+		return "", errors.WithMessage(err, "invalid mount target")
+	}
+	if m.Target == "" {
+		return path, nil
+	}
+	err = winpath.CheckText(m.Target)
+	elements := subElements(m.Target)
+	for _, element := range elements {
+		if element == "." || element == ".." {
+			err = errors.Errorf("path contains %q", element)
+		}
+		if err == nil {
+			err = winpath.CheckElement(element)
+		}
+	}
+	if err != nil {
+		return "", errors.WithMessagef(err, "invalid mount target: sub-directory %q", m.Target)
+	}
+	return filepath.Join(path, filepath.Join(elements...)), nil
+}
+
+// checkWay returns an error if a directory on the way from target to the sub-directory is missing or is a link,
+// which could lead out of target. Target itself may be a link, as it is if another layer is shown there.
+func (m *Mount) checkWay(target string) error {
+	elements := subElements(m.Target)
+	for i := 1; i < len(elements); i++ {
+		path := filepath.Join(append([]string{target}, elements[:i]...)...)
+		info, err := os.Lstat(path)
+		if err == nil && !info.IsDir() {
+			err = errors.Errorf("%s is not a directory", path)
+		}
+		if err != nil {
+			return errors.WithMessagef(err, "invalid mount target: sub-directory %q", m.Target)
+		}
+	}
+	return nil
+}
+
+func subElements(path string) []string {
+	return slices.DeleteFunc(strings.Split(strings.ReplaceAll(path, `\`, `/`), "/"), func(element string) bool { return element == "" })
 }

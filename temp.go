@@ -5,58 +5,59 @@ import (
 	stderrors "errors"
 	"os"
 	"slices"
-	"strings"
+	"sync"
 
 	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/table"
+	"github.com/seed-941ae793/mount/internal/winfs"
 )
 
-// tempMountLocation is where WithTempMount makes its directories, or "" for os.TempDir(). It is set by
-// SetTempMountLocation.
-var tempMountLocation string
+// tempLocation is where WithTempMount makes its directories, or "" for os.TempDir().
+var tempLocation struct {
+	sync.Mutex
+	dir string
+}
 
-// WithTempMount mounts the mounts at a new temporary directory, calls f with it, and unmounts and removes
-// it again, also when f panics. A directory that cannot be unmounted is not removed, nor is anything in
-// it.
+// SetTempMountLocation sets the directory in which [WithTempMount] makes its directories, in place of
+// os.TempDir(). If it is absent it is made, and then only Administrators and SYSTEM can use it. The error
+// matches os.ErrPermission if it belongs to anybody but Administrators, SYSTEM or the user of this process:
+// whoever owns it can turn the links in it elsewhere. On other systems SetTempMountLocation returns
+// [ErrNotImplementOnUnix].
+func SetTempMountLocation(root string) error { return setTempLocation(root) }
+
+func getTempLocation() string {
+	tempLocation.Lock()
+	defer tempLocation.Unlock()
+	if tempLocation.dir != "" {
+		return tempLocation.dir
+	}
+	return os.TempDir()
+}
+
+// WithTempMount mounts the mounts at a new temporary directory and calls f with it. It unmounts and removes the
+// directory when f returns or panics. If unmounting fails, the directory and its contents stay, and
+// [CleanupTempMounts] removes them later.
 //
 // The error joins all that failed: mounting, f, unmounting and removing, each of which errors.Is can match.
-// When ctx ends while it mounts, no call of HCS is retried. What is mounted is unmounted all the same.
+// If ctx ends while the mounts are mounted, no call of HCS is retried. What is mounted is unmounted all the
+// same.
 func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
-	return withMounter(func(mt *mounter) error { return withTempMount(ctx, mt, mounts, f) })
+	return withEngine(func(e *engine) error { return e.withTempMount(ctx, mounts, f) })
 }
 
-// WithReadonlyTempMount is WithTempMount with copies of the mounts, to each of which it adds "ro". With [UseBindFilter] f cannot write to what it is shown; through a link it can.
+// WithReadonlyTempMount is [WithTempMount] with copies of the mounts, to each of which it adds "ro". With
+// [UseBindFilter] f cannot write to what it is shown; through a link it can.
 func WithReadonlyTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
-	return WithTempMount(ctx, readonlyMounts(mounts), f)
+	return WithTempMount(ctx, readonly(mounts), f)
 }
 
-// readonlyMounts returns read-only copies of the mounts. As in containerd, the upper directory of an
-// overlay mount, which no Windows layer is, becomes its topmost lower one.
-func readonlyMounts(mounts []Mount) []Mount {
-	readonly := filterOptions(mounts, func(m Mount, option string) bool {
-		if m.Type == "overlay" {
-			return !strings.HasPrefix(option, "upperdir=") && !strings.HasPrefix(option, "workdir=")
-		}
-		return option != "rw" && option != "ro"
-	})
-	for i, m := range mounts {
-		if m.Type != "overlay" {
-			readonly[i].Options = append(readonly[i].Options, "ro")
-		}
-		for _, option := range m.Options {
-			if upper, is := strings.CutPrefix(option, "upperdir="); is && m.Type == "overlay" {
-				raiseLower(readonly[i].Options, upper)
-			}
-		}
+func readonly(mounts []Mount) []Mount {
+	copies := filterOptions(mounts, func(_ Mount, option string) bool { return option != "rw" && option != "ro" })
+	for i := range copies {
+		copies[i].Options = append(copies[i].Options, "ro")
 	}
-	return readonly
-}
-
-func raiseLower(options []string, upper string) {
-	for i, option := range options {
-		if lower, is := strings.CutPrefix(option, "lowerdir="); is {
-			options[i] = "lowerdir=" + upper + ":" + lower
-		}
-	}
+	return copies
 }
 
 // RemoveVolatileOption returns copies of the mounts without the option "volatile" or "fsync=volatile" of
@@ -69,16 +70,30 @@ func RemoveVolatileOption(mounts []Mount) []Mount {
 
 // filterOptions copies the mounts with the options that keep wants.
 func filterOptions(mounts []Mount, keep func(m Mount, option string) bool) []Mount {
-	filtered := copyMounts(mounts)
+	filtered := append([]Mount{}, mounts...)
 	for i, m := range mounts {
 		filtered[i].Options = slices.DeleteFunc(slices.Clone(m.Options), func(option string) bool { return !keep(m, option) })
 	}
 	return filtered
 }
 
-func copyMounts(mounts []Mount) []Mount { return append([]Mount{}, mounts...) }
+// CleanupTempMounts unmounts every mount below the location of temporary mounts and removes the directories
+// that were their targets, which [WithTempMount] would have done if its process had not been killed. Any other
+// directory stays. Mounts of running processes are unmounted as well: call it when a runtime starts, with
+// a location of its own (see [SetTempMountLocation]). The flags are ignored.
+//
+// It returns an error for each mount that it could not unmount or remove, which is left to the next call,
+// and for each damaged file in the mount table. If the table cannot be read, that is its second result. On
+// other systems that is [ErrNotImplementOnUnix].
+func CleanupTempMounts(flags int) (failed []error, err error) {
+	err = withEngine(func(e *engine) (err error) {
+		failed, err = e.cleanupTempMounts()
+		return err
+	})
+	return failed, err
+}
 
-func withTempMount(ctx context.Context, mt *mounter, mounts []Mount, f func(root string) error) (err error) {
+func (e *engine) withTempMount(ctx context.Context, mounts []Mount, f func(root string) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return errors.WithStack(err)
 	}
@@ -86,13 +101,60 @@ func withTempMount(ctx context.Context, mt *mounter, mounts []Mount, f func(root
 	if err != nil {
 		return errors.Wrap(err, "failed to make a temporary directory")
 	}
-	defer func() { err = stderrors.Join(err, removeTemp(mt, root)) }()
-	if err := mountAll(ctx, mt, mounts, root); err != nil {
+	defer func() { err = stderrors.Join(err, e.removeTemp(root)) }()
+	if err := e.mountAll(ctx, mounts, root); err != nil {
 		return errors.WithMessagef(err, "failed to mount at %s", root)
 	}
 	defer func() {
-		undo := unmountMounts(mt, mounts, root)
+		var insideErr error
+		if _, statErr := os.Stat(root); statErr != nil {
+			// Somebody has removed a link. What is mounted behind it cannot be found by its path.
+			_, insideErr = e.unmountBelow(root)
+		}
+		undo := stderrors.Join(insideErr, e.unmountMounts(mounts, root))
 		err = stderrors.Join(err, errors.WithMessagef(undo, "failed to unmount %s", root))
 	}()
 	return errors.WithMessagef(f(root), "mount callback failed on %s", root)
+}
+
+func (e *engine) cleanupTempMounts() ([]error, error) {
+	mounts, failed, err := e.below(getTempLocation())
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range mounts {
+		err := e.unmountOne(r.Name, nil)
+		if err == nil && r.Directory {
+			if sources, _ := e.boundTo(&r.Record); len(sources) == 0 {
+				err = e.removeTemp(r.Resolved)
+			}
+		}
+		if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return failed, nil
+}
+
+// removeTemp removes a temporary directory, which is empty once it is unmounted. It does not use
+// os.RemoveAll, which would descend into a layer that could not be unmounted, nor os.Remove, which
+// would remove a link. A directory that is still on record stays: removing it could remove what is bound
+// to it.
+func (e *engine) removeTemp(root string) error {
+	target, _, err := winfs.ResolveParent(root)
+	var names []table.Name
+	if err == nil {
+		names, err = e.table.At(table.KeyOf(target))
+	}
+	if err != nil {
+		return errors.WithMessagef(err, "temporary directory %s was not removed", root)
+	}
+	if len(names) > 0 {
+		return nil // Unmount has reported it
+	}
+	err = e.whileBusy(func() error { return winfs.RemoveDir(root) })
+	if winfs.NotExist(err) { // Unmount failed before it put the directory back
+		return nil
+	}
+	return errors.Wrapf(err, "temporary directory %s was not removed", root)
 }

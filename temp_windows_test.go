@@ -8,49 +8,59 @@ import (
 	"testing"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
-// newTempHost is a winHost whose temporary mounts are at tmp.
-func newTempHost(t *testing.T) *winHost {
-	h := newWinHost(t)
-	h.must(SetTempMountLocation(h.path("tmp")))
-	t.Cleanup(func() { tempMountLocation = "" })
-	return h
-}
-
-// wantEmpty fails the test when anything is left at tmp.
-func (h *winHost) wantEmpty() {
-	h.t.Helper()
-	if left, err := os.ReadDir(h.path("tmp")); err != nil || len(left) != 0 {
-		h.t.Errorf("at tmp: %v, %v", left, err)
+// setTempDir sets the location of temporary mounts until the test ends.
+func setTempDir(t *testing.T, dir string) {
+	t.Helper()
+	t.Cleanup(func() {
+		tempLocation.Lock()
+		defer tempLocation.Unlock()
+		tempLocation.dir = ""
+	})
+	if err := SetTempMountLocation(dir); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func TestATemporaryMountIsShownAndTakenAwayThroughTheDLL(t *testing.T) {
+func TestWithTempMount_ShowsALayerAndTakesItAway(t *testing.T) {
 	for name, with := range map[string]func(context.Context, []Mount, func(string) error) error{
 		"WithTempMount":         WithTempMount,
 		"WithReadonlyTempMount": WithReadonlyTempMount,
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newTempHost(t)
+			h := newWinHost(t)
+			setTempDir(t, h.path("tmp"))
 			failed := stderrors.New("callback")
 			err := with(context.Background(), []Mount{*h.scratch()}, func(root string) error {
 				h.wantCalls(winOpen...)
-				if info, err := Lookup(root); err != nil || info.Source != h.layer("2") {
-					t.Errorf("at %s: %+v, %v", root, info, err)
-				}
+				h.wantFile(filepath.Join(root, "hello.txt"), "data")
 				return failed
 			})
 			wantError(t, err, "mount callback failed on "+h.path("tmp"), failed)
 			h.wantCalls(winClose...)
-			h.wantEmpty()
+			h.wantDirectory(h.path("tmp"))
 			h.wantNothing()
 		})
 	}
 }
 
-func TestATemporaryMountThatStaysOpenIsCleanedUpLater(t *testing.T) {
-	h := newTempHost(t)
+func TestWithTempMount_UnmountsWhatItsCallbackHasMountedInTheLayer(t *testing.T) {
+	h := newWinHost(t)
+	setTempDir(t, h.path("tmp"))
+	h.must(WithTempMount(context.Background(), []Mount{*h.scratch()}, func(root string) error {
+		h.must(h.mountOf("0").Mount(filepath.Join(root, "inner")))
+		h.removeLink(root)
+		return nil
+	}))
+	h.wantNothing()
+}
+
+func TestCleanupTempMounts_ClosesWhatStayedOpen(t *testing.T) {
+	h := newWinHost(t)
+	setTempDir(t, h.path("tmp"))
 	h.faults("DeactivateLayer 0x20 10") // in two Unmounts
 	err := WithTempMount(context.Background(), []Mount{*h.scratch()}, func(string) error { return nil })
 	wantError(t, err, "failed to unmount "+h.path("tmp"), windows.ERROR_SHARING_VIOLATION)
@@ -62,49 +72,35 @@ func TestATemporaryMountThatStaysOpenIsCleanedUpLater(t *testing.T) {
 	if failed, err := CleanupTempMounts(0); err != nil || len(failed) != 0 {
 		t.Errorf("%v, %v", failed, err)
 	}
-	h.wantEmpty()
+	h.wantDirectory(h.path("tmp"))
 	h.wantNothing()
 }
 
-func TestSeveralMountsAreUnmountedTogetherThroughTheDLL(t *testing.T) {
-	for name, unmount := range map[string]func(mounts []Mount, target string) error{
-		"UnmountMounts":    func(mounts []Mount, target string) error { return UnmountMounts(mounts, target, 0) },
-		"UnmountRecursive": func(_ []Mount, target string) error { return UnmountRecursive(target, 0) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			h := newWinHost(t)
-			h.mkdir(h.path("target"))
-			first, second := *h.scratch(), *h.mountOf("0")
-			first.Target, second.Target = "a", "b"
-			mounts := []Mount{first, second}
-			h.must(All(mounts, h.path("target")))
-			if info, err := Lookup(h.path(`target\b`)); err != nil || info.Source != h.layer("0") {
-				t.Errorf("%+v, %v", info, err)
-			}
-			h.must(unmount(mounts, h.path("target")))
-			h.wantNothing()
-			h.must(os.Remove(h.path("target")))
-		})
-	}
-}
-
-func TestAllUndoesWhatItMountedThroughTheDLL(t *testing.T) {
-	h := newWinHost(t)
-	second := *h.scratch()
-	second.Source = h.layer("none")
-	second.Target = "sub"
-	wantError(t, All([]Mount{*h.scratch(), second}, h.path("target")), "", os.ErrNotExist)
-	h.wantNothing()
-}
-
-func TestTheLocationOfTemporaryMountsIsMade(t *testing.T) {
-	t.Cleanup(func() { tempMountLocation = "" })
+func TestSetTempMountLocation_MakesAPrivateDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	if err := SetTempMountLocation(dir); err != nil {
-		t.Fatal(err)
-	}
+	setTempDir(t, dir)
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() || getTempLocation() != dir {
 		t.Errorf("%v, %v, %s", info, err, getTempLocation())
 	}
 	wantError(t, SetTempMountLocation("\x00"), "invalid location")
+	needWindows(t, "Wine keeps no protected access list")
+	sd, err := windows.GetNamedSecurityInfo(dir, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := sd.String(), "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"; got != want {
+		t.Errorf("access to it is %s, want %s", got, want)
+	}
+}
+
+func TestSetTempMountLocation_RefusesADirectoryOfAnOrdinaryUser(t *testing.T) {
+	dir := t.TempDir()
+	if err := hcstest.GiveAway(dir); err != nil {
+		t.Skip(err)
+	}
+	before := getTempLocation()
+	wantError(t, SetTempMountLocation(dir), "failed to set the location of temporary mounts", os.ErrPermission)
+	if now := getTempLocation(); now != before {
+		t.Errorf("the location was set to %s", now)
+	}
 }

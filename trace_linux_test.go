@@ -259,13 +259,13 @@ func (c *tracee) change(call systemCall) (change, bool) {
 	switch call.number {
 	case unix.SYS_MKDIRAT:
 		next.path = c.text(call.args[1])
-		is = isGone(next.path)
+		is = isAbsent(next.path)
 	case unix.SYS_UNLINKAT:
 		next.path = c.text(call.args[1])
-		is = !isGone(next.path)
+		is = !isAbsent(next.path)
 	case unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2:
 		next.path, next.to = c.text(call.args[1]), c.text(call.args[3])
-		is = !isGone(next.path)
+		is = !isAbsent(next.path)
 	case unix.SYS_SYMLINKAT:
 		next.path = c.text(call.args[2])
 	case unix.SYS_OPENAT:
@@ -273,7 +273,7 @@ func (c *tracee) change(call systemCall) (change, bool) {
 			return change{}, false
 		}
 		next.path = c.text(call.args[1])
-		is = isGone(next.path) || call.args[2]&unix.O_TRUNC != 0
+		is = isAbsent(next.path) || call.args[2]&unix.O_TRUNC != 0
 	case unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_FSYNC, unix.SYS_FTRUNCATE:
 		path, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", c.pid, call.args[0]))
 		if err != nil {
@@ -317,8 +317,7 @@ func newSharedHost(t testing.TB, p hcstest.Personality) *host {
 	return sharedHost(t, dir)
 }
 
-// chosenOne reports whether case number n of a family that hardly depends on HCS runs under
-// a personality: each does under one of somePersonalities.
-func chosenOne(p hcstest.Personality, n int) bool {
-	return os.Getenv(allPersonalities) == "all" || somePersonalities[n%len(somePersonalities)] == p.Name
+func isAbsent(path string) bool {
+	_, err := os.Lstat(path)
+	return os.IsNotExist(err)
 }

@@ -23,12 +23,3 @@ func wantError(t testing.TB, err error, text string, targets ...error) {
 		}
 	}
 }
-
-// calls puts lists of calls together.
-func calls(lists ...[]string) []string {
-	var all []string
-	for _, list := range lists {
-		all = append(all, list...)
-	}
-	return all
-}

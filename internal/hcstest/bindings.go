@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -33,28 +34,43 @@ func (m *Model) Bind(root, source string, readOnly bool) error {
 	if readOnly {
 		args += " read-only"
 	}
-	return m.bindingCall(Bind, root, args, func(b *binding, keep func() error) (syscall.Errno, error) {
-		if m.isVolumeName(source) {
-			return errInvalidParameter, nil // Assumption: go-winio's comment has "an error".
-		}
-		if code := checkDir(os.Stat(source)); code != 0 {
-			return code, nil
-		}
-		if !b.unknown() {
-			return m.Personality.BindTwice, nil
-		}
-		*b = binding{Binding{filepath.Clean(root), source, readOnly}, m.Show}
-		return 0, b.add(keep)
+	return m.call(Bind, root, args, func() (syscall.Errno, error) {
+		return m.takeBinding(root, func(b *binding, keep func() error) (syscall.Errno, error) {
+			if m.isVolumeName(source) {
+				return errInvalidParameter, nil // Assumption: go-winio's comment has "an error".
+			}
+			if code := checkDir(os.Stat(source)); code != 0 {
+				return code, nil
+			}
+			if !b.unknown() {
+				return m.Personality.BindTwice, nil
+			}
+			*b = binding{Binding{filepath.Clean(root), source, readOnly}, m.Show}
+			return 0, b.add(keep)
+		})
 	})
 }
 
 // Unbind takes away what Bind showed at the root, as go-winio's RemoveFileBinding.
 func (m *Model) Unbind(root string) error {
-	return m.bindingCall(Unbind, root, "", func(b *binding, keep func() error) (syscall.Errno, error) {
-		if b.unknown() {
-			return m.Personality.UnbindAbsent, nil
+	return m.call(Unbind, root, "", func() (syscall.Errno, error) {
+		// What is bound or unbound below it in between might as well have been before.
+		var all []Binding
+		if m.Personality.UnbindAncestor != 0 {
+			var err error
+			if all, err = m.bound(); err != nil {
+				return 0, err
+			}
 		}
-		return 0, b.drop(keep)
+		return m.takeBinding(root, func(b *binding, keep func() error) (syscall.Errno, error) {
+			switch {
+			case b.unknown():
+				return m.Personality.UnbindAbsent, nil
+			case slices.ContainsFunc(all, func(other Binding) bool { return isBelow(other.Root, root) }):
+				return m.Personality.UnbindAncestor, nil
+			}
+			return 0, b.drop(keep)
+		})
 	})
 }
 
@@ -124,21 +140,41 @@ func (m *Model) bound() ([]Binding, error) {
 	return all, err
 }
 
-// bindingCall makes one call about a root.
-func (m *Model) bindingCall(name Call, root, args string, effect func(b *binding, keep func() error) (syscall.Errno, error)) error {
-	return m.call(name, root, args, func() (code syscall.Errno, err error) {
-		err = m.bindings.update(key(root), func(b *binding, keep func() error) error {
-			// Assumption: a link is no root, and what is bound cannot be named once
-			// its root has gone.
-			if code = checkDir(os.Lstat(filepath.Clean(root))); code != 0 {
-				return nil
-			}
-			b.correct()
-			code, err = effect(b, keep)
-			return err
-		})
-		return code, err
+// BoundAt returns the binding of a root, of which a program finds the source there, and
+// reports whether there is one. For a test of one process, to which no binding is shown,
+// it is the only way to look, and so it is in no journal. It panics when it cannot read
+// the state.
+func (m *Model) BoundAt(root string) (Binding, bool) {
+	var found binding
+	err := m.bindings.update(key(root), func(b *binding, _ func() error) error {
+		b.correct()
+		found = *b
+		return nil
 	})
+	if err != nil {
+		panic(err)
+	}
+	return found.Binding, !found.unknown()
+}
+
+// takeBinding lets a call take effect on a root.
+func (m *Model) takeBinding(root string, effect func(b *binding, keep func() error) (syscall.Errno, error)) (code syscall.Errno, err error) {
+	err = m.bindings.update(key(root), func(b *binding, keep func() error) error {
+		// Assumption: a link is no root, and what is bound cannot be named once
+		// its root has gone.
+		if code = checkDir(os.Lstat(filepath.Clean(root))); code != 0 {
+			return nil
+		}
+		b.correct()
+		code, err = effect(b, keep)
+		return err
+	})
+	return code, err
+}
+
+// isBelow reports whether a path is one of a directory's inner ones, as a text.
+func isBelow(path, dir string) bool {
+	return strings.HasPrefix(key(path), strings.TrimRight(key(dir), string(filepath.Separator))+string(filepath.Separator))
 }
 
 // checkDir returns the code for what is no directory, or 0.

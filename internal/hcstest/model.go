@@ -100,29 +100,37 @@ type Model struct {
 	Show bool
 
 	layers   table[layer]
+	guids    table[guids]
 	bindings table[binding]
 	journal  journal
 	volumes  string
+	unites   bool // PrepareLayer shows what is in the parents: see unite
 }
 
 // layer is what HCS knows about a layer.
 type layer struct {
-	Path       string
-	Active     bool
-	Prepared   bool
-	Late       int // see Personality.VolumeLate: so many calls from now on
-	Lingers    int // see Personality.VolumeLingers: so many calls from now on
-	Generation int // how many GUIDs its volume has had before
+	Path     string
+	Active   bool   // which only a writable layer is
+	Prepared bool   // which a read-only layer may be without being active
+	Volume   string // the name of the volume that is there, or ""
+	Late     int    // see Personality.VolumeLate: so many calls from now on
+	Lingers  int    // see Personality.VolumeLingers: so many calls from now on
+
+	// What stays when the layer is closed.
+	Names  int    // how many names its volumes have had that no other may get
+	United string // the parents whose files are in the volume
 }
 
 // open reports whether the layer is active or prepared.
 func (l layer) open() bool { return l.Active || l.Prepared }
 
-// hasVolume reports whether the layer's volume is there.
-func (l layer) hasVolume() bool { return l.Active || l.Lingers > 0 }
-
 // unknown reports whether the layer is as one that was never open.
 func (l layer) unknown() bool { return l == layer{Path: l.Path} }
+
+// guids are the names of volumes that layers have given up; see Personality.GUIDReused.
+type guids struct{ Free []string }
+
+func (g guids) unknown() bool { return len(g.Free) == 0 }
 
 // entry is what is known about one thing, such as a layer.
 type entry interface {
@@ -155,6 +163,7 @@ func New(volumes string) *Model {
 	return &Model{
 		Personality: Likely,
 		layers:      &memory[layer]{known: map[string]layer{}},
+		guids:       &memory[guids]{known: map[string]guids{}},
 		bindings:    &memory[binding]{known: map[string]binding{}},
 		journal:     &memoryJournal{},
 		volumes:     volumes,
@@ -166,7 +175,8 @@ func New(volumes string) *Model {
 // each call either done or not done. Before and After come preset to inject what
 // SetFaults planned, and the personality is the one that SetPersonality set. The
 // volumes are in dir as well, on Windows in the directory that the environment
-// variable HCS_SIM_VOLUMES names; see New.
+// variable HCS_SIM_VOLUMES names; see New. The volume of a prepared layer shows the
+// files of its parents.
 func Open(dir string) (*Model, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
@@ -185,53 +195,61 @@ func Open(dir string) (*Model, error) {
 		Before:      faults.before,
 		After:       faults.after,
 		layers:      files[layer]{dir, ".layer"},
+		guids:       file[guids]{filepath.Join(dir, "guids")},
 		bindings:    file[binding]{filepath.Join(dir, "bindings")},
 		journal:     fileJournal{dir},
 		volumes:     volumes,
+		unites:      true,
 	}, nil
 }
 
 // ActivateLayer attaches the scratch disk of a writable layer and brings up its
 // volume.
 func (m *Model) ActivateLayer(path string) error {
-	return m.layerCall(Activate, path, "", func(l *layer, writable bool) syscall.Errno {
+	return m.layerCall(Activate, path, "", func(l *layer, writable bool) (syscall.Errno, error) {
 		if !writable {
 			// hcsshim, doc of ActivateLayer: "a read-only layer is generally
 			// expected to be a no-op".
-			return 0
+			return 0, nil
 		}
 		if l.Active {
 			// Seen in reports on containerd and moby: "The process cannot access
 			// the file because it is being used by another process. (0x20)".
-			return errSharingViolation
+			return errSharingViolation, nil
 		}
 		l.Active = true
 		l.Late, l.Lingers = m.Personality.VolumeLate, 0
-		if m.Personality.NewVolume {
-			l.Generation++
+		if l.Volume != "" && !m.Personality.NewVolume {
+			return 0, nil // it lingers
 		}
-		return 0
+		return 0, m.nameVolume(l)
 	})
 }
 
 // PrepareLayer attaches the union filter over the parents, nearest first.
 func (m *Model) PrepareLayer(path string, parents []string) error {
 	args := " [" + strings.Join(parents, " ") + "]"
-	return m.layerCall(Prepare, path, args, func(l *layer, writable bool) syscall.Errno {
+	return m.layerCall(Prepare, path, args, func(l *layer, writable bool) (syscall.Errno, error) {
+		if l.Prepared {
+			return m.Personality.PreparedTwice, nil
+		}
 		// hcsshim, doc of PrepareLayer: it finds "a mounted read-write layer", and
-		// requires "the paths to all parent layers". Preparing twice gives 0x57 in
-		// public reports.
-		// Assumption: so do the other two, and a read-only layer may be prepared.
-		if l.Prepared || writable && (!l.Active || len(parents) == 0) {
-			return errInvalidParameter
+		// requires "the paths to all parent layers".
+		// Assumption: without either it gives this code, and a read-only layer may
+		// be prepared.
+		if writable && (!l.Active || len(parents) == 0) {
+			return errInvalidParameter, nil
 		}
 		for _, parent := range parents {
 			if m.CheckParents && !isDir(parent) {
-				return errPathNotFound // Assumption: as for the layer itself.
+				return errPathNotFound, nil // Assumption: as for the layer itself.
 			}
 		}
 		l.Prepared = true
-		return 0
+		if l.Active && m.unites {
+			return 0, m.unite(l, parents)
+		}
+		return 0, nil
 	})
 }
 
@@ -239,31 +257,24 @@ func (m *Model) PrepareLayer(path string, parents []string) error {
 // directory of a read-only one.
 func (m *Model) GetLayerMountPath(path string) (string, error) {
 	var result string
-	err := m.layerCall(MountPath, path, "", func(l *layer, writable bool) syscall.Errno {
+	err := m.layerCall(MountPath, path, "", func(l *layer, writable bool) (syscall.Errno, error) {
 		late := l.Late > 0
 		if late {
 			l.Late--
 		}
 		switch {
-		case writable && (late || !l.hasVolume()):
-			switch m.Personality.ClosedPath {
-			case ClosedPathNotReady:
-				return errNotReady
-			case ClosedPathDirectory:
-				result = path
-			case ClosedPathEmpty:
-			default:
-				panic("no such ClosedPath: " + m.Personality.ClosedPath)
-			}
-		case m.Personality.OpenPathEmpty:
+		case writable && late && m.Personality.ClosedPath != 0:
+			return errNotReady, nil
+		case writable && (late || l.Volume == ""):
+			return m.Personality.ClosedPath, nil
 		case writable:
-			result = m.mountPath(*l)
+			result = m.openPath(*l)
 		default:
 			// hcsshim, doc of GetLayerMountPath: "otherwise it is expected to be
 			// the folder path at which the layer is stored".
 			result = path
 		}
-		return 0
+		return 0, nil
 	})
 	if err != nil {
 		return "", err
@@ -273,46 +284,51 @@ func (m *Model) GetLayerMountPath(path string) (string, error) {
 
 // UnprepareLayer detaches the union filter.
 func (m *Model) UnprepareLayer(path string) error {
-	return m.layerCall(Unprepare, path, "", func(l *layer, _ bool) syscall.Errno {
+	return m.layerCall(Unprepare, path, "", func(l *layer, _ bool) (syscall.Errno, error) {
 		switch {
 		case l.Prepared:
 			l.Prepared = false
 		case l.Active:
-			return m.Personality.UnprepareActive
+			return m.Personality.UnprepareActive, nil
 		default:
-			return m.Personality.UnprepareClosed
+			return m.Personality.UnprepareClosed, nil
 		}
-		return 0
+		return 0, nil
 	})
 }
 
-// DeactivateLayer takes the volume down and detaches the scratch disk.
+// DeactivateLayer takes the volume down and detaches the scratch disk. Of what is not
+// active, or no layer, it makes nothing and succeeds: winc and containerd's
+// integration helpers fail at any error of it and call it in every state.
 func (m *Model) DeactivateLayer(path string) error {
-	return m.layerCall(Deactivate, path, "", func(l *layer, writable bool) syscall.Errno {
+	return m.layerCall(Deactivate, path, "", func(l *layer, writable bool) (syscall.Errno, error) {
 		switch {
 		case !l.open():
-			return m.Personality.DeactivateClosed
+			return 0, nil
 		case !writable:
 			l.Prepared = l.Prepared && !m.Personality.DetachReadOnly
-			return 0
+			return 0, nil
 		case l.Prepared && m.Personality.DeactivatePrepared != Detaches:
 			switch m.Personality.DeactivatePrepared {
 			case Refuses:
-				return errSharingViolation
+				return errSharingViolation, nil
 			case Ignores:
-				return 0
+				return 0, nil
 			}
 			panic("no such DeactivatePrepared: " + m.Personality.DeactivatePrepared)
 		}
 		l.Active, l.Prepared = false, false
 		l.Late, l.Lingers = 0, m.Personality.VolumeLingers
-		return 0
+		if l.Lingers == 0 {
+			l.Volume = ""
+		}
+		return 0, nil
 	})
 }
 
 // layerCall makes one call about a layer. The effect returns a code, or 0.
-func (m *Model) layerCall(name Call, path, args string, effect func(l *layer, writable bool) syscall.Errno) error {
-	return m.call(name, path, args, func() (syscall.Errno, error) { return m.take(path, effect) })
+func (m *Model) layerCall(name Call, path, args string, effect func(l *layer, writable bool) (syscall.Errno, error)) error {
+	return m.call(name, path, args, func() (syscall.Errno, error) { return m.take(name, path, effect) })
 }
 
 // call makes one call. The journal has it from its beginning, so that one that
@@ -341,50 +357,79 @@ func (m *Model) call(name Call, path, args string, effect func() (syscall.Errno,
 }
 
 // take lets a call take effect on a layer.
-func (m *Model) take(path string, effect func(l *layer, writable bool) syscall.Errno) (code syscall.Errno, err error) {
+func (m *Model) take(name Call, path string, effect func(l *layer, writable bool) (syscall.Errno, error)) (code syscall.Errno, err error) {
 	// HCS splits the path into the directory of all layers and the layer's ID.
 	// With an empty ID it acts on the former.
 	if path == "" || os.IsPathSeparator(path[len(path)-1]) {
 		return errInvalidParameter, nil
 	}
 	err = m.layers.update(key(path), func(l *layer, keep func() error) error {
-		if !isDir(path) {
-			code = errPathNotFound // Assumption: and not 2, ERROR_FILE_NOT_FOUND.
-			return nil
-		}
 		l.Path = filepath.Clean(path)
-		return m.change(l, keep, func() {
-			lingers := l.Lingers
-			code = effect(l, isWritable(path))
-			if lingers > 0 && l.Lingers == lingers { // and was not activated
-				l.Lingers--
+		return m.change(l, keep, func() (err error) {
+			if !isDir(path) && !m.needsNoDirectory(name, *l) {
+				code = errPathNotFound // Assumption: and not 2, ERROR_FILE_NOT_FOUND.
+				return nil
 			}
+			lingers := l.Lingers
+			code, err = effect(l, m.isWritable(*l))
+			if lingers > 0 && l.Lingers == lingers { // and was not activated
+				if l.Lingers--; l.Lingers == 0 {
+					l.Volume = ""
+				}
+			}
+			return err
 		})
 	})
 	return code, err
 }
 
+// needsNoDirectory reports whether a call does its work for a layer whose directory is
+// not there.
+func (m *Model) needsNoDirectory(name Call, l layer) bool {
+	switch name {
+	case Unprepare, Deactivate:
+		return !m.Personality.GoneRefused
+	case MountPath:
+		return l.Volume != "" // which does not depend on it
+	}
+	return false
+}
+
+// isWritable reports whether a layer is, or was opened as, a writable one; see
+// Personality.
+func (m *Model) isWritable(l layer) bool {
+	if l.open() || l.Volume != "" {
+		return l.Volume != ""
+	}
+	_, err := os.Stat(filepath.Join(l.Path, "sandbox.vhdx"))
+	return err == nil && (m.Personality.AttachesKeptDisk || !isDir(filepath.Join(l.Path, "Files")))
+}
+
 // change lets f change a layer, and makes its volume come and go with it. Where
 // the volume does, it decides whether the change is done: a process that is killed
 // in here leaves either all as it was, or a layer that has no volume and, at most,
-// still says otherwise; whoever reads that next corrects it.
-func (m *Model) change(l *layer, keep func() error, f func()) error {
+// still says otherwise; whoever reads that next corrects it. A GUID is free only when
+// no layer says that it has it: a kill before that leaves one that nobody gets.
+func (m *Model) change(l *layer, keep func() error, f func() error) error {
 	m.correct(l)
 	before := *l
-	f()
-	if *l == before {
-		return nil
+	if err := f(); err != nil || *l == before {
+		return err
 	}
-	same := before.hasVolume() && l.hasVolume() && before.Generation == l.Generation
-	if before.hasVolume() && !same {
+	if before.Volume != "" && l.Volume != before.Volume {
 		if err := m.detach(before); err != nil {
 			return err
 		}
 	}
-	if err := keep(); err != nil {
+	if err := keep(); err != nil || l.Volume == before.Volume {
 		return err
 	}
-	if l.hasVolume() && !same {
+	if before.Volume != "" {
+		if err := m.freeGUID(before.Volume); err != nil {
+			return err
+		}
+	}
+	if l.Volume != "" {
 		return m.attach(*l)
 	}
 	return nil
@@ -392,7 +437,7 @@ func (m *Model) change(l *layer, keep func() error, f func()) error {
 
 // correct closes a layer whose volume is not there; see change.
 func (m *Model) correct(l *layer) {
-	if m.volumes == "" || !l.hasVolume() {
+	if m.volumes == "" || l.Volume == "" {
 		return
 	}
 	if _, err := os.Stat(m.volumeDir(*l)); errors.Is(err, os.ErrNotExist) {
@@ -401,7 +446,41 @@ func (m *Model) correct(l *layer) {
 }
 
 // close makes HCS forget the layer.
-func (l *layer) close() { *l = layer{Path: l.Path, Generation: l.Generation} }
+func (l *layer) close() { *l = layer{Path: l.Path, Names: l.Names, United: l.United} }
+
+// nameVolume gives the volume of a layer its name.
+func (m *Model) nameVolume(l *layer) error {
+	l.Volume = ""
+	if m.Personality.GUIDReused {
+		err := m.guids.update("", func(g *guids, keep func() error) error {
+			if len(g.Free) == 0 {
+				return nil
+			}
+			last := len(g.Free) - 1
+			l.Volume, g.Free = g.Free[last], g.Free[:last]
+			return keep()
+		})
+		if err != nil || l.Volume != "" {
+			return err
+		}
+	}
+	l.Volume = volumeName(l.Path, l.Names)
+	if m.Personality.GUIDReused || m.Personality.NewVolume {
+		l.Names++
+	}
+	return nil
+}
+
+// freeGUID lets the next layer have the name of a volume that is gone.
+func (m *Model) freeGUID(volume string) error {
+	if !m.Personality.GUIDReused {
+		return nil
+	}
+	return m.guids.update("", func(g *guids, keep func() error) error {
+		g.Free = append(g.Free, volume)
+		return keep()
+	})
+}
 
 // Reboot makes HCS forget all layers, whose volumes go, and the bind filter all
 // bindings. What is on disk stays.
@@ -411,7 +490,7 @@ func (m *Model) Reboot() error {
 		return err
 	}
 	return m.layers.each(func(l *layer, keep func() error) error {
-		return m.change(l, keep, l.close)
+		return m.change(l, keep, func() error { l.close(); return nil })
 	})
 }
 
@@ -470,11 +549,17 @@ func (m *Model) ResetCalls() {
 	}
 }
 
-// mountPath returns what names the volume of a writable layer.
-func (m *Model) mountPath(l layer) string {
+// openPath returns what is named for a writable layer that is open.
+func (m *Model) openPath(l layer) string {
+	switch m.Personality.OpenPath {
+	case OpenPathEmpty:
+		return ""
+	case OpenPathDirectory:
+		return l.Path
+	}
 	path := m.volumeDir(l)
 	if runtime.GOOS == "windows" {
-		path = `\\?\` + volumeName(l.Path, l.Generation)
+		path = `\\?\` + l.Volume
 	}
 	if m.Personality.TrailingBackslash {
 		path += string(filepath.Separator)
@@ -484,7 +569,7 @@ func (m *Model) mountPath(l layer) string {
 
 // volumeDir returns the directory that stands for the volume.
 func (m *Model) volumeDir(l layer) string {
-	name := volumeName(l.Path, l.Generation)
+	name := l.Volume
 	if runtime.GOOS == "windows" {
 		name = strings.ToLower(name) // as Wine looks it up
 	}
@@ -492,18 +577,19 @@ func (m *Model) volumeDir(l layer) string {
 }
 
 // detachedDir returns the directory that holds what is in the volume while it is
-// not there. Nothing leads to it, and it is the same for all generations.
+// not there. Nothing leads to it, and it is the same whatever the volume's name was.
 func (m *Model) detachedDir(l layer) string {
-	l.Generation = 0
-	return m.volumeDir(l) + ".detached"
+	l.Volume = volumeName(l.Path, 0) + ".detached"
+	return m.volumeDir(l)
 }
 
-// volumeName returns the name of a layer's volume. The first one depends on the
-// path alone, so that a test can put files there beforehand.
-func volumeName(path string, generation int) string {
+// volumeName returns the name of a layer's volume that has had n other ones which no
+// layer may get any more. The first one depends on the path alone, so that a test can
+// put files there beforehand.
+func volumeName(path string, n int) string {
 	id := key(path)
-	if generation > 0 {
-		id += fmt.Sprintf(" %d", generation)
+	if n > 0 {
+		id += fmt.Sprintf(" %d", n)
 	}
 	sum := sha256.Sum256([]byte(id))
 	return fmt.Sprintf("Volume{%x-%x-%x-%x-%x}", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
@@ -516,12 +602,6 @@ func key(path string) string {
 		return strings.ToLower(path)
 	}
 	return path
-}
-
-// isWritable reports whether the layer is writable; see Personality.
-func isWritable(layer string) bool {
-	_, err := os.Stat(filepath.Join(layer, "sandbox.vhdx"))
-	return err == nil && !isDir(filepath.Join(layer, "Files"))
 }
 
 // isDir reports whether there is a directory at the path.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,17 +128,17 @@ func wantOpen(t *testing.T, m *Model, layer string, open bool) {
 	}
 }
 
-// wantVolume fails the test unless the volume of a layer in its generation is, or
+// wantVolume fails the test unless the volume of a layer, by its name number n, is, or
 // is not, there.
-func wantVolume(t *testing.T, m *Model, layer string, generation int, there bool) {
+func wantVolume(t *testing.T, m *Model, layer string, n int, there bool) {
 	t.Helper()
-	if m.volumes != "" && isDir(volumeOf(m, layer, generation)) != there {
-		t.Errorf("that volume %d is there is not %v", generation, there)
+	if m.volumes != "" && isDir(volumeOf(m, layer, n)) != there {
+		t.Errorf("that volume %d is there is not %v", n, there)
 	}
 }
 
-func volumeOf(m *Model, path string, generation int) string {
-	return m.volumeDir(layer{Path: path, Generation: generation})
+func volumeOf(m *Model, path string, n int) string {
+	return m.volumeDir(layer{Path: path, Volume: volumeName(path, n)})
 }
 
 func TestCallsInAnyStateSucceedOrFailWithACode(t *testing.T) {
@@ -161,10 +162,7 @@ func testedPersonalities() []Personality {
 
 func testCallsInAnyState(t *testing.T, m *Model) {
 	p := m.Personality
-	var closedPath, deactivatePrepared syscall.Errno
-	if p.ClosedPath == ClosedPathNotReady {
-		closedPath = 0x15
-	}
+	var deactivatePrepared syscall.Errno
 	if p.DeactivatePrepared == Refuses {
 		deactivatePrepared = 0x20
 	}
@@ -180,24 +178,24 @@ func testCallsInAnyState(t *testing.T, m *Model) {
 		{"an active layer cannot be activated", false, []Call{Activate}, Activate, 0x20, true},
 		{"a closed layer cannot be prepared", false, nil, Prepare, 0x57, false},
 		{"an active layer can be prepared", false, []Call{Activate}, Prepare, 0, true},
-		{"a prepared layer cannot be prepared", false, []Call{Activate, Prepare}, Prepare, 0x57, true},
+		{"a prepared layer cannot be prepared", false, []Call{Activate, Prepare}, Prepare, p.PreparedTwice, true},
 		{"a prepared layer can be unprepared", false, []Call{Activate, Prepare}, Unprepare, 0, true},
 		{"an active layer can be deactivated", false, []Call{Activate}, Deactivate, 0, false},
 		{"a layer that was prepared can be deactivated", false, []Call{Activate, Prepare, Unprepare}, Deactivate, 0, false},
 		{"a layer that was closed can be opened again", false,
 			[]Call{Activate, Prepare, Unprepare, Deactivate, Activate}, Prepare, 0, true},
-		{"the mount path of a closed layer", false, nil, MountPath, closedPath, false},
+		{"the mount path of a closed layer", false, nil, MountPath, p.ClosedPath, false},
 		{"a closed layer is unprepared", false, nil, Unprepare, p.UnprepareClosed, false},
 		{"an active layer is unprepared", false, []Call{Activate}, Unprepare, p.UnprepareActive, true},
-		{"a closed layer is deactivated", false, nil, Deactivate, p.DeactivateClosed, false},
+		{"a closed layer is deactivated", false, nil, Deactivate, 0, false},
 		{"a prepared layer is deactivated", false, []Call{Activate, Prepare}, Deactivate, deactivatePrepared, p.DeactivatePrepared != Detaches},
 		{"a read-only layer can be activated twice", true, []Call{Activate}, Activate, 0, false},
 		{"a read-only layer has a mount path at any time", true, nil, MountPath, 0, false},
 		{"a read-only layer can be prepared", true, nil, Prepare, 0, true},
-		{"a read-only layer cannot be prepared twice", true, []Call{Prepare}, Prepare, 0x57, true},
+		{"a read-only layer cannot be prepared twice", true, []Call{Prepare}, Prepare, p.PreparedTwice, true},
 		{"a read-only layer can be unprepared", true, []Call{Prepare}, Unprepare, 0, false},
 		{"a read-only layer that is not prepared is unprepared", true, []Call{Activate}, Unprepare, p.UnprepareClosed, false},
-		{"a read-only layer that is not prepared is deactivated", true, []Call{Activate}, Deactivate, p.DeactivateClosed, false},
+		{"a read-only layer that is not prepared is deactivated", true, []Call{Activate}, Deactivate, 0, false},
 		{"a read-only layer that is prepared is deactivated", true, []Call{Prepare}, Deactivate, 0, !p.DetachReadOnly},
 	} {
 		layer := makeLayer(t, !test.readOnly)
@@ -212,15 +210,105 @@ func testCallsInAnyState(t *testing.T, m *Model) {
 	}
 }
 
+// makeCommitted makes a layer that was committed and has kept its scratch disk.
+func makeCommitted(t *testing.T) string {
+	layer := makeLayer(t, true)
+	if err := os.Mkdir(filepath.Join(layer, "Files"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return layer
+}
+
 func TestALayerWithADirectoryFilesIsReadOnlyDespiteItsScratchDisk(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
-		layer := makeLayer(t, true)
-		if err := os.Mkdir(filepath.Join(layer, "Files"), 0o777); err != nil {
-			t.Fatal(err)
-		}
+		layer := makeCommitted(t)
 		must(t, m, layer, Activate, Activate)
 		wantOpen(t, m, layer, false)
 		wantPath(t, m, layer, layer)
+	})
+}
+
+func TestAttachesKeptDiskMakesSuchALayerWritable(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.AttachesKeptDisk = true
+		layer, readOnly := makeCommitted(t), makeLayer(t, false)
+		wantCode(t, m, layer, MountPath, m.Personality.ClosedPath)
+		must(t, m, layer, Activate)
+		wantCode(t, m, layer, Activate, errSharingViolation)
+		wantVolume(t, m, layer, 0, true)
+		must(t, m, layer, Prepare, Deactivate)
+		wantVolume(t, m, layer, 0, false)
+		wantPath(t, m, readOnly, readOnly)
+	})
+}
+
+func TestALayerStaysWhatItWasOpenedAsWhateverBecomesOfItsFiles(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		layer, readOnly := makeLayer(t, true), makeLayer(t, false)
+		must(t, m, layer, Activate)
+		must(t, m, readOnly, Prepare)
+		if err := errors.Join(os.Remove(filepath.Join(layer, "sandbox.vhdx")),
+			os.WriteFile(filepath.Join(readOnly, "sandbox.vhdx"), nil, 0o666)); err != nil {
+			t.Fatal(err)
+		}
+		wantPath(t, m, readOnly, readOnly)
+		wantCode(t, m, layer, Activate, errSharingViolation)
+		must(t, m, layer, Prepare, Unprepare, Deactivate)
+		wantVolume(t, m, layer, 0, false)
+		must(t, m, layer, Activate) // now it is read-only
+		wantVolume(t, m, layer, 0, false)
+	})
+}
+
+func TestALayerWhoseDirectoryIsGoneCanBeClosed(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		for _, prepared := range []bool{true, false} {
+			layer := makeLayer(t, true)
+			must(t, m, layer, Activate, MountPath)
+			if prepared {
+				must(t, m, layer, Prepare)
+			}
+			volume, err := m.GetLayerMountPath(layer)
+			if err := errors.Join(err, os.RemoveAll(layer)); err != nil {
+				t.Fatal(err)
+			}
+			wantCode(t, m, layer, Activate, errPathNotFound)
+			wantCode(t, m, layer, Prepare, errPathNotFound)
+			wantPath(t, m, layer, volume)
+			if prepared {
+				must(t, m, layer, Unprepare)
+			}
+			wantCode(t, m, layer, Unprepare, m.Personality.UnprepareActive)
+			must(t, m, layer, Deactivate)
+			wantVolume(t, m, layer, 0, false)
+			wantOpen(t, m, layer, false)
+			wantCode(t, m, layer, MountPath, errPathNotFound)
+			wantCode(t, m, layer, Unprepare, m.Personality.UnprepareClosed)
+			must(t, m, layer, Deactivate)
+		}
+	})
+}
+
+func TestGoneRefusedKeepsALayerOpenWhoseDirectoryIsGone(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.GoneRefused = true
+		layer := makeLayer(t, true)
+		must(t, m, layer, Activate, Prepare)
+		if err := os.RemoveAll(layer); err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range []Call{Unprepare, Deactivate} {
+			wantCode(t, m, layer, call, errPathNotFound)
+			wantCode(t, m, filepath.Join(layer, "absent"), call, errPathNotFound)
+		}
+		wantOpen(t, m, layer, true)
+		wantVolume(t, m, layer, 0, true)
+		must(t, m, layer, MountPath)
+		if err := os.Mkdir(layer, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		must(t, m, layer, Unprepare, Deactivate)
+		wantVolume(t, m, layer, 0, false)
 	})
 }
 
@@ -232,7 +320,7 @@ func TestALayerThatWasClosedAnswersAsOneThatWasNeverOpen(t *testing.T) {
 				layer := makeLayer(t, true)
 				must(t, m, layer, Activate, Prepare, Unprepare, Deactivate)
 				wantCode(t, m, layer, Unprepare, p.UnprepareClosed)
-				wantCode(t, m, layer, Deactivate, p.DeactivateClosed)
+				wantCode(t, m, layer, Deactivate, 0)
 				wantOpen(t, m, layer, false)
 			})
 		})
@@ -244,7 +332,7 @@ func TestIgnoringDeactivateOfAPreparedLayerKeepsItPrepared(t *testing.T) {
 		m.Personality.DeactivatePrepared = Ignores
 		layer := makeLayer(t, true)
 		must(t, m, layer, Activate, Prepare, Deactivate)
-		wantCode(t, m, layer, Prepare, errInvalidParameter)
+		wantCode(t, m, layer, Prepare, m.Personality.PreparedTwice)
 		wantVolume(t, m, layer, 0, true)
 		must(t, m, layer, Unprepare, Deactivate)
 		wantVolume(t, m, layer, 0, false)
@@ -254,23 +342,26 @@ func TestIgnoringDeactivateOfAPreparedLayerKeepsItPrepared(t *testing.T) {
 func TestClosedPathIsWhatGetLayerMountPathGivesForAClosedLayer(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer := makeLayer(t, true)
+		wantCode(t, m, layer, MountPath, NotActive)
+		m.Personality.ClosedPath = errNotReady
 		wantCode(t, m, layer, MountPath, errNotReady)
-		m.Personality.ClosedPath = ClosedPathDirectory
-		wantPath(t, m, layer, layer)
-		m.Personality.ClosedPath = ClosedPathEmpty
+		m.Personality.ClosedPath = 0
 		wantPath(t, m, layer, "")
 	})
 }
 
-func TestOpenPathEmptyIsForAllLayersButClosedOnes(t *testing.T) {
+func TestOpenPathIsOfWritableLayersThatAreActive(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
-		m.Personality.OpenPathEmpty = true
 		readOnly, writable := makeLayer(t, false), makeLayer(t, true)
-		wantPath(t, m, readOnly, "")
-		wantCode(t, m, writable, MountPath, errNotReady)
-		must(t, m, writable, Activate)
-		wantPath(t, m, writable, "")
-		wantVolume(t, m, writable, 0, true)
+		for path, want := range map[OpenPath]string{OpenPathEmpty: "", OpenPathDirectory: writable} {
+			m.Personality.OpenPath = path
+			wantPath(t, m, readOnly, readOnly)
+			wantCode(t, m, writable, MountPath, NotActive)
+			must(t, m, writable, Activate)
+			wantPath(t, m, writable, want)
+			wantVolume(t, m, writable, 0, true)
+			must(t, m, writable, Deactivate)
+		}
 	})
 }
 
@@ -325,7 +416,7 @@ func TestALingeringVolumeIsThereAndNamedForThatManyCalls(t *testing.T) {
 		wantVolume(t, m, layer, 0, true)
 		wantPath(t, m, layer, volume)
 		wantVolume(t, m, layer, 0, false)
-		wantCode(t, m, layer, MountPath, errNotReady)
+		wantCode(t, m, layer, MountPath, NotActive)
 		wantOpen(t, m, layer, false)
 	})
 }
@@ -351,7 +442,7 @@ func TestANewVolumeHasAnotherGUIDAndTheSameFiles(t *testing.T) {
 		m.Personality.NewVolume = true
 		layer := makeLayer(t, true)
 		seen := map[string]bool{}
-		for generation := 1; generation <= 4; generation++ {
+		for n := range 4 {
 			must(t, m, layer, Activate)
 			path, err := m.GetLayerMountPath(layer)
 			if err != nil {
@@ -361,24 +452,24 @@ func TestANewVolumeHasAnotherGUIDAndTheSameFiles(t *testing.T) {
 				t.Errorf("%s again", path)
 			}
 			seen[path] = true
-			wantVolume(t, m, layer, generation, true)
+			wantVolume(t, m, layer, n, true)
 			if m.volumes != "" {
-				file := filepath.Join(volumeOf(m, layer, generation), "file")
-				if data, err := os.ReadFile(file); generation > 1 && (string(data) != "data" || err != nil) {
+				file := filepath.Join(volumeOf(m, layer, n), "file")
+				if data, err := os.ReadFile(file); n > 0 && (string(data) != "data" || err != nil) {
 					t.Errorf("the file holds %q, %v", data, err)
 				}
 				if err := os.WriteFile(file, []byte("data"), 0o666); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if generation == 2 { // the generations go on after a restart
+			if n == 1 { // it goes on after a restart
 				if err := m.Reboot(); err != nil {
 					t.Fatal(err)
 				}
 			} else {
 				must(t, m, layer, Deactivate)
 			}
-			wantVolume(t, m, layer, generation, false)
+			wantVolume(t, m, layer, n, false)
 		}
 	})
 }
@@ -388,9 +479,90 @@ func TestANewVolumeTakesThePlaceOfOneThatLingers(t *testing.T) {
 		m.Personality.NewVolume, m.Personality.VolumeLingers = true, 3
 		layer := makeLayer(t, true)
 		must(t, m, layer, Activate, Deactivate, Activate)
-		wantVolume(t, m, layer, 1, false)
-		wantVolume(t, m, layer, 2, true)
+		wantVolume(t, m, layer, 0, false)
+		wantVolume(t, m, layer, 1, true)
 	})
+}
+
+// volumePath activates a layer and returns its mount path.
+func volumePath(t *testing.T, m *Model, layer string) string {
+	t.Helper()
+	must(t, m, layer, Activate)
+	path, err := m.GetLayerMountPath(layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestAGUIDThatWasGivenUpIsThatOfTheNextLayer(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.GUIDReused = true
+		a, b := makeLayer(t, true), makeLayer(t, true)
+		first := volumePath(t, m, a)
+		must(t, m, a, Deactivate)
+		if again := volumePath(t, m, a); again != first {
+			t.Errorf("the same layer gets %s after %s", again, first)
+		}
+		must(t, m, a, Deactivate)
+		if other := volumePath(t, m, b); other != first {
+			t.Errorf("the next layer gets %s, and %s was given up", other, first)
+		}
+		second := volumePath(t, m, a)
+		if second == first {
+			t.Error("two layers have one GUID")
+		}
+		if err := m.Reboot(); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{volumePath(t, m, a), volumePath(t, m, b)} {
+			if path != first && path != second {
+				t.Errorf("%s is new, and %s and %s were given up", path, first, second)
+			}
+		}
+	})
+}
+
+func TestALayerWhoseVolumeLingersKeepsItsGUIDThoughAnotherIsFree(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		m.Personality.GUIDReused = true
+		layer, other := makeLayer(t, true), makeLayer(t, true)
+		must(t, m, other, Activate)
+		volume := volumePath(t, m, layer)
+		must(t, m, other, Deactivate)
+		m.Personality.VolumeLingers = 3
+		must(t, m, layer, Deactivate)
+		if again := volumePath(t, m, layer); again != volume {
+			t.Errorf("it gets %s, and %s was there", again, volume)
+		}
+	})
+}
+
+func TestAGUIDIsReusedAndTheFilesOfAVolumeStayItsLayers(t *testing.T) {
+	m, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.volumes = t.TempDir() // on Windows too
+	m.Personality.GUIDReused = true
+	a, b := makeLayer(t, true), makeLayer(t, true)
+	for range 3 {
+		for _, layer := range []string{a, b} {
+			must(t, m, layer, Activate)
+			there, _ := filepath.Glob(filepath.Join(m.volumes, "*}"))
+			if len(there) != 1 {
+				t.Fatalf("there are %q", there)
+			}
+			file := filepath.Join(there[0], filepath.Base(filepath.Dir(layer)))
+			if err := os.WriteFile(file, nil, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			if found, err := os.ReadDir(there[0]); len(found) != 1 || err != nil {
+				t.Errorf("in the volume of %s is %v, %v", layer, found, err)
+			}
+			must(t, m, layer, Deactivate)
+		}
+	}
 }
 
 func TestPersonalitiesHaveDifferentNamesAndLikelyIsTheFirst(t *testing.T) {
@@ -409,6 +581,21 @@ func TestPersonalitiesHaveDifferentNamesAndLikelyIsTheFirst(t *testing.T) {
 	}
 	if _, ok := Named("absent"); ok {
 		t.Error(`Named("absent") reports true`)
+	}
+}
+
+func TestEachFieldIsTurnedInOneOfThePersonalitiesThatDifferInMany(t *testing.T) {
+	fields := reflect.TypeOf(Likely)
+	for i := range fields.NumField() {
+		turned := fields.Field(i).Name == "OpenPath" // in none
+		for _, p := range Personalities {
+			if strings.HasPrefix(p.Name, "all-different-") && reflect.ValueOf(p).Field(i).Interface() != reflect.ValueOf(Likely).Field(i).Interface() {
+				turned = true
+			}
+		}
+		if !turned {
+			t.Errorf("%s is not", fields.Field(i).Name)
+		}
 	}
 }
 
@@ -435,12 +622,12 @@ func TestAModelIsLikelyUntilSetPersonalitySaysOtherwise(t *testing.T) {
 
 func TestOtherProcessesHaveThePersonalityThatWasSet(t *testing.T) {
 	dir, layer := t.TempDir(), makeLayer(t, true)
-	p, _ := Named("closed-0x490")
+	p, _ := Named("closed-0x801f0015")
 	if err := SetPersonality(dir, p); err != nil {
 		t.Fatal(err)
 	}
 	output, err := makeCalls(dir, layer, Activate, Deactivate, Unprepare).CombinedOutput()
-	if err == nil || !strings.Contains(string(output), "UnprepareLayer "+layer+": Windows error 0x490") {
+	if err == nil || !strings.Contains(string(output), "UnprepareLayer "+layer+": Windows error 0x801f0015") {
 		t.Errorf("%v: %s", err, output)
 	}
 }
@@ -448,7 +635,7 @@ func TestOtherProcessesHaveThePersonalityThatWasSet(t *testing.T) {
 func TestProcessesCountTheCallsOfAVolumeThatIsLateOrLingersTogether(t *testing.T) {
 	dir, layer := t.TempDir(), makeLayer(t, true)
 	p := Likely
-	p.ClosedPath, p.VolumeLate, p.VolumeLingers = ClosedPathDirectory, 2, 3
+	p.ClosedPath, p.VolumeLate, p.VolumeLingers = 0, 2, 3
 	if err := SetPersonality(dir, p); err != nil {
 		t.Fatal(err)
 	}
@@ -463,8 +650,8 @@ func TestProcessesCountTheCallsOfAVolumeThatIsLateOrLingersTogether(t *testing.T
 		}
 	}
 	elsewhere(Activate, MountPath)
-	wantPath(t, m, layer, layer)
-	if path, err := m.GetLayerMountPath(layer); path == layer || err != nil {
+	wantPath(t, m, layer, "")
+	if path, err := m.GetLayerMountPath(layer); path == "" || err != nil {
 		t.Errorf("the volume is still late: %q, %v", path, err)
 	}
 	must(t, m, layer, Deactivate, Deactivate)
@@ -478,8 +665,6 @@ func TestPathsThatAreNoLayerAreRefused(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer := makeLayer(t, true)
 		for path, code := range map[string]syscall.Errno{
-			filepath.Join(layer, "absent"):           errPathNotFound,
-			filepath.Join(layer, "sandbox.vhdx"):     errPathNotFound,
 			layer + string(filepath.Separator):       errInvalidParameter,
 			"":                                       errInvalidParameter,
 			layer + string(filepath.Separator) + `.`: 0,
@@ -487,6 +672,13 @@ func TestPathsThatAreNoLayerAreRefused(t *testing.T) {
 			for _, call := range []Call{Activate, Prepare, MountPath, Unprepare, Deactivate} {
 				wantCode(t, m, path, call, code)
 			}
+		}
+		for _, path := range []string{filepath.Join(layer, "absent"), filepath.Join(layer, "sandbox.vhdx")} {
+			for _, call := range []Call{Activate, Prepare, MountPath} {
+				wantCode(t, m, path, call, errPathNotFound)
+			}
+			wantCode(t, m, path, Unprepare, NotActive) // as any layer that is closed
+			wantCode(t, m, path, Deactivate, 0)
 		}
 	})
 }
@@ -740,7 +932,7 @@ func TestAKilledProcessLeavesTheCallDoneOrNotDone(t *testing.T) {
 }
 
 func TestALayerIsOpenAndItsVolumeThereOrNeitherWhateverInstantAProcessIsKilledAt(t *testing.T) {
-	for _, name := range []string{"likely", "all-different-a"} {
+	for _, name := range []string{"likely", "all-different-a", "guid-reused"} {
 		t.Run(name, func(t *testing.T) { testKillsAtAnyInstant(t, name) })
 	}
 }
@@ -749,7 +941,7 @@ func testKillsAtAnyInstant(t *testing.T, name string) {
 	t.Setenv("HCS_SIM_VOLUMES", t.TempDir()) // on Windows
 	dir, layer := t.TempDir(), makeLayer(t, true)
 	p, _ := Named(name)
-	p.ClosedPath = ClosedPathEmpty // so that a closed layer can be asked
+	p.ClosedPath = 0 // so that a closed layer can be asked
 	if err := SetPersonality(dir, p); err != nil {
 		t.Fatal(err)
 	}
@@ -796,6 +988,73 @@ func testKillsAtAnyInstant(t *testing.T, name string) {
 	}
 }
 
+func TestAVolumeIsItsLayersOwnWhateverInstantTheProcessesAreKilledAtThatReuseItsGUID(t *testing.T) {
+	t.Setenv("HCS_SIM_VOLUMES", t.TempDir()) // on Windows
+	dir, layers := t.TempDir(), []string{makeLayer(t, true), makeLayer(t, true)}
+	p, _ := Named("guid-reused")
+	if err := SetPersonality(dir, p); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := func(layer string) string { // is in its volume
+		return filepath.Join(m.volumeDir(stateOf(t, m, layer)), filepath.Base(filepath.Dir(layer)))
+	}
+	var calls []Call
+	for range 1000 {
+		calls = append(calls, Activate, Prepare, Unprepare, Deactivate)
+	}
+	for _, layer := range layers {
+		must(t, m, layer, Activate)
+		if err := os.WriteFile(mark(layer), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 6 {
+		if err := m.Reboot(); err != nil {
+			t.Fatal(err)
+		}
+		m.ResetCalls()
+		other := makeCalls(dir, layers[0], calls...)
+		if err := other.Start(); err != nil {
+			t.Fatal(err)
+		}
+		killInACall(t, m, makeCalls(dir, layers[1], calls...), time.Duration(10+i)*time.Millisecond)
+		if err := other.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		other.Wait()
+		open := m.OpenLayers()
+		there, err := filepath.Glob(filepath.Join(m.volumes, "*}"))
+		if len(there) != len(open) || err != nil {
+			t.Fatalf("open are %q, and there are %q, %v", open, there, err)
+		}
+		for _, layer := range layers {
+			if !slices.Contains(open, layer) {
+				must(t, m, layer, Activate)
+			}
+			if _, err := os.Stat(mark(layer)); err != nil {
+				t.Fatalf("of %q, %q were open: %v", layers, open, err)
+			}
+		}
+	}
+}
+
+// stateOf returns what a model in files knows about a layer.
+func stateOf(t *testing.T, m *Model, path string) (state layer) {
+	t.Helper()
+	err := m.layers.update(key(path), func(l *layer, _ func() error) error {
+		state = *l
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
 func TestALayerWhoseVolumeHasGoneOrNotComeInACallThatWasKilledIsClosed(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		if m.volumes == "" {
@@ -803,11 +1062,11 @@ func TestALayerWhoseVolumeHasGoneOrNotComeInACallThatWasKilledIsClosed(t *testin
 		}
 		p := makeLayer(t, true)
 		must(t, m, p, Activate, Prepare)
-		if err := m.detach(layer{Path: p}); err != nil { // and no more
+		if err := m.detach(layer{Path: p, Volume: volumeName(p, 0)}); err != nil { // and no more
 			t.Fatal(err)
 		}
 		wantOpen(t, m, p, false)
-		wantCode(t, m, p, MountPath, errNotReady)
+		wantCode(t, m, p, MountPath, NotActive)
 		must(t, m, p, Activate, Prepare)
 		wantVolume(t, m, p, 0, true)
 	})
@@ -903,6 +1162,43 @@ func TestWhatIsNoDirectoryIsNotBound(t *testing.T) {
 			}
 		}
 		wantBound(t, m)
+	})
+}
+
+func TestARootBelowWhichAnotherIsBoundCanBeUnboundUnlessUnbindAncestorSaysOtherwise(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		outer := makeLayer(t, false)
+		inner, beside := filepath.Join(outer, "a", "b"), outer+"side"
+		if err := errors.Join(os.MkdirAll(inner, 0o777), os.Mkdir(beside, 0o777)); err != nil {
+			t.Fatal(err)
+		}
+		must(t, m, inner, Bind)
+		must(t, m, outer, Bind, Unbind, Bind)
+		m.Personality.UnbindAncestor = errInvalidParameter
+		wantCode(t, m, filepath.Dir(inner), Unbind, m.Personality.UnbindAbsent)
+		wantCode(t, m, outer, Unbind, errInvalidParameter)
+		wantBound(t, m, Binding{outer, filepath.Dir(outer), false}, Binding{inner, filepath.Dir(inner), false})
+		must(t, m, inner, Unbind)
+		must(t, m, beside, Bind)
+		must(t, m, outer, Unbind)
+	})
+}
+
+func TestBoundAtTellsWhatIsBoundToARoot(t *testing.T) {
+	both(t, func(t *testing.T, m *Model) {
+		root, other := makeLayer(t, false), makeLayer(t, false)
+		must(t, m, root, Bind)
+		m.ResetCalls()
+		want := Binding{root, filepath.Dir(root), false}
+		if got, ok := m.BoundAt(root + string(filepath.Separator)); got != want || !ok {
+			t.Errorf("got %v, %v", got, ok)
+		}
+		if got, ok := m.BoundAt(other); ok {
+			t.Errorf("got %v where nothing is bound", got)
+		}
+		if calls := m.Calls(); len(calls) != 0 {
+			t.Errorf("the journal has %q", calls)
+		}
 	})
 }
 

@@ -11,9 +11,10 @@ import (
 // Personality is how one kind of host answers where hosts differ or are not known.
 // The rest of the model is the same for all.
 //
-// A read-only layer has no sandbox.vhdx, or has a directory Files: a committed
-// layer is read-only even when it has kept its scratch disk. All other layers are
-// writable.
+// A layer is writable when it has a sandbox.vhdx and no directory Files. It is read-only
+// without the one, or with both: a committed layer may have kept its scratch disk. See
+// AttachesKeptDisk for a host that looks at the disk alone. What a layer was opened as it
+// stays until it is closed, whatever becomes of its files.
 type Personality struct {
 	Name string
 
@@ -24,29 +25,31 @@ type Personality struct {
 	// UnprepareActive is what it gives for a writable layer that is active and
 	// not prepared; 0 is success without effect.
 	UnprepareActive syscall.Errno
-	// DeactivateClosed is what DeactivateLayer gives for a writable layer that is
-	// not active and for a read-only one that is not prepared; 0 is success
-	// without effect.
-	DeactivateClosed syscall.Errno
-	// DeactivatePrepared is what it does with a writable layer that is still
-	// prepared.
+	// DeactivatePrepared is what DeactivateLayer does with a writable layer that is
+	// still prepared.
 	DeactivatePrepared DeactivatePrepared
 	// DetachReadOnly makes it detach the filter of a read-only layer that is
 	// prepared. Without it the call succeeds and does nothing.
 	DetachReadOnly bool
+	// GoneRefused makes both fail with 0x3 and do nothing when the layer's directory
+	// is not there. Without it they do what they do for any other layer.
+	GoneRefused bool
+
+	// PreparedTwice is what PrepareLayer gives for a layer that is prepared.
+	PreparedTwice syscall.Errno
 
 	// ClosedPath is what GetLayerMountPath gives for a writable layer that is not
-	// active.
-	ClosedPath ClosedPath
-	// OpenPathEmpty makes it give "" for all other layers, so that nothing names
-	// the volume of a writable one.
-	OpenPathEmpty bool
+	// active; 0 is success with an empty path.
+	ClosedPath syscall.Errno
+	// OpenPath is what it names for a writable layer that is active.
+	OpenPath OpenPath
 	// TrailingBackslash makes it name a volume with a separator at the end.
 	TrailingBackslash bool
 
-	// VolumeLate is how many calls of GetLayerMountPath after ActivateLayer are
-	// answered as if the layer were not active. The directory of the volume is
-	// there from the beginning.
+	// VolumeLate is how many calls of GetLayerMountPath after ActivateLayer do not
+	// name the volume yet. They fail with 0x15, for which hcsshim waits
+	// (internal/layers/wcow_mount.go), or give an empty path where ClosedPath is 0.
+	// The directory of the volume is there from the beginning.
 	VolumeLate int
 	// VolumeLingers is how many calls about a layer, of any of the five, still
 	// find its volume in place and named by GetLayerMountPath after
@@ -54,23 +57,34 @@ type Personality struct {
 	// that Before prevented does not count. ActivateLayer makes the layer active
 	// in the meantime too, with the volume that is there unless NewVolume is set.
 	VolumeLingers int
-	// NewVolume gives each activation another GUID. What is in the volume stays.
+	// NewVolume gives each activation a GUID that no volume has had. What is in the
+	// volume stays.
 	NewVolume bool
+	// GUIDReused gives an activation the GUID that was given up last, by whichever
+	// layer, and a new one when there is none. What is in the volume is the layer's
+	// own all the same.
+	GUIDReused bool
+
+	// AttachesKeptDisk makes a layer writable that has both a sandbox.vhdx and a
+	// directory Files.
+	AttachesKeptDisk bool
+	// CommittedKeepsScratch asks tests to make committed layers with a
+	// sandbox.vhdx beside their directory Files. The model does not look at it.
+	CommittedKeepsScratch bool
 
 	// BindTwice is what BfSetupFilter gives for a root that is bound already.
 	BindTwice syscall.Errno
 	// UnbindAbsent is what BfRemoveMapping gives for a directory that is not bound.
 	UnbindAbsent syscall.Errno
+	// UnbindAncestor is what it gives for a root below which another one is bound,
+	// while both stay bound; 0 is success, and only the other one stays.
+	UnbindAncestor syscall.Errno
 	// BindingsCode is what BfGetMappings always fails with, if not 0.
 	BindingsCode syscall.Errno
 	// BindingsOtherNames makes it name each root in another way than BfSetupFilter
 	// was called with, one that leads to the same directory. go-winio makes the
 	// usual path of it again where one comes from bindfltapi.dll.
 	BindingsOtherNames bool
-
-	// CommittedKeepsScratch asks tests to make committed layers with a
-	// sandbox.vhdx beside their directory Files. The model does not look at it.
-	CommittedKeepsScratch bool
 }
 
 // DeactivatePrepared is what DeactivateLayer does with a writable layer that is
@@ -84,135 +98,162 @@ const (
 	Ignores  DeactivatePrepared = "ignores"  // succeeds and does nothing
 )
 
-// ClosedPath is what GetLayerMountPath gives for a writable layer that is not
-// active.
-type ClosedPath string
+// OpenPath is what GetLayerMountPath names for a writable layer that is active.
+type OpenPath string
 
-// The values of ClosedPath.
+// The values of OpenPath. Only the first is known of any host: the others, with which
+// nothing can be mounted, are in none of Personalities.
 const (
-	ClosedPathNotReady  ClosedPath = "0x15"      // fails with that code
-	ClosedPathDirectory ClosedPath = "directory" // succeeds with the layer's directory
-	ClosedPathEmpty     ClosedPath = "empty"     // succeeds with ""
+	OpenPathVolume    OpenPath = ""          // its volume
+	OpenPathEmpty     OpenPath = "empty"     // nothing; hcsshim allows for it (mountPathLength == 0)
+	OpenPathDirectory OpenPath = "directory" // its directory
 )
 
-// Likely is what reports tell of, or else what they make likely.
+// Likely is what the evidence says, or else what it makes likely.
 var Likely = Personality{
-	Name:            "likely",
+	Name: "likely",
+	// cloudfoundry's winc passes over these two and no other code, on Server 2016, and
+	// so do the helpers of containerd's integration tests, on Server 2022. Which is for
+	// which state: containerd pull request 5328.
 	UnprepareClosed: NotActive,
 	UnprepareActive: NotPrepared,
-	// Assumption: success, as Windows-Containers issue 358 and containerd's
-	// snapshotter suggest.
-	DeactivateClosed: 0,
-	// Assumption: containerd's snapshotter frees the scratch disks of a crash so.
+	// Inferred: containerd's snapshotter frees the scratch disks of a crash so
+	// (containerd pull request 5422; moby pull request 37712).
 	DeactivatePrepared: Detaches,
-	// Assumption: there is no volume yet. No report tells.
-	ClosedPath: ClosedPathNotReady,
 	// Assumption: the call is a no-op for a read-only layer, as ActivateLayer is.
 	DetachReadOnly: false,
-	// Assumption: ERROR_ALREADY_EXISTS. No report tells.
-	BindTwice: 0xb7,
+	// Assumption: HCS knows what is attached by the layer's path alone.
+	GoneRefused: false,
+	// moby issue 36831, containerd issue 8891.
+	PreparedTwice: errInvalidParameter,
+	// Inferred: what UnprepareLayer says of such a layer.
+	ClosedPath: NotActive,
+	// Assumption: a layer that has been committed is read-only for HCS, too.
+	AttachesKeptDisk: false,
+	// Measured on Server 2025; STATUS_INVALID_PARAMETER by go-winio's comment on the
+	// flag that it passes, BINDFLT_FLAG_NO_MULTIPLE_TARGETS.
+	BindTwice: errInvalidParameter,
 	// ERROR_NOT_FOUND, one of the two that containerd takes for "not bound"
 	// (containerd 2, core/mount/mount_windows.go).
 	UnbindAbsent: 0x490,
+	// Assumption: what is documented is of a later interface; see below.
+	UnbindAncestor: 0,
 }
 
 // Personalities are the named sets: Likely first, then those that differ from it in
-// one answer, then those that differ in many. What they are not said to be
-// reported for is an assumption.
+// one answer, then those that differ in many. Each has its source, or after "Doubt:"
+// what leaves the answer open.
 var Personalities = []Personality{
 	Likely,
 
-	// Assumption: closing what is closed may give any code that says that a thing
-	// is not there, not ready, or not to be had. The first one is reported for
-	// UnprepareLayer (containerd pull request 5133).
-	likelyBut("closed-0x37", func(p *Personality) { p.DeactivateClosed = NotActive }),
-	likelyBut("closed-0x57", func(p *Personality) { p.UnprepareClosed, p.DeactivateClosed = 0x57, 0x57 }),
-	likelyBut("closed-0x15", func(p *Personality) { p.UnprepareClosed, p.DeactivateClosed = 0x15, 0x15 }),
-	likelyBut("closed-0x5", func(p *Personality) { p.UnprepareClosed, p.DeactivateClosed = 0x5, 0x5 }),
-	likelyBut("closed-0x490", func(p *Personality) { p.UnprepareClosed, p.DeactivateClosed = 0x490, 0x490 }),
-	// Success of UnprepareLayer is reported for some builds (containerd pull
-	// request 5328), for a layer that is active.
+	// winc and containerd's helpers pass over this code as well as over 0x37, and do
+	// not say for which state. Doubt: a read-only layer is never active, so it may be
+	// "not prepared" that is said of one.
+	likelyBut("closed-0x801f0015", func(p *Personality) { p.UnprepareClosed = NotPrepared }),
+	// Doubt: success is reported for an active layer (next line), and none of the
+	// reports that have a code says that every build has one.
+	likelyBut("closed-silent", func(p *Personality) { p.UnprepareClosed = 0 }),
+	// Windows 10 20H2: containerd pull request 5328.
 	likelyBut("not-prepared-silent", func(p *Personality) { p.UnprepareActive = 0 }),
-	// Assumption: so it may be for one that is not.
-	likelyBut("closed-silent", func(p *Personality) { p.UnprepareClosed, p.UnprepareActive, p.DeactivateClosed = 0, 0, 0 }),
 
-	// Assumption: the filter may hold the volume.
+	// Doubt: that DeactivateLayer detaches the filter too is only inferred. It may hold
+	// the volume,
 	likelyBut("prepared-refused", func(p *Personality) { p.DeactivatePrepared = Refuses }),
-	// Assumption: success may mean as little as it does for a read-only layer.
+	// or the disk may stay although the call succeeds, as in containerd pull request
+	// 4419, whose author may have looked at another directory.
 	likelyBut("prepared-ignored", func(p *Personality) { p.DeactivatePrepared = Ignores }),
-	// Assumption: a detach may be one whatever it is a detach of.
+	// Doubt: of a read-only layer it is known that the call succeeds (docker/for-win
+	// issue 1546), and not what it does.
 	likelyBut("read-only-detached", func(p *Personality) { p.DetachReadOnly = true }),
+	// Doubt: HCS opens the layer's disk, or its directory, for some of what it does.
+	likelyBut("gone-refused", func(p *Personality) { p.GoneRefused = true }),
 
-	// Assumption: hcsshim's doc of GetLayerMountPath speaks of mounted layers only.
-	likelyBut("closed-path-directory", func(p *Personality) { p.ClosedPath = ClosedPathDirectory }),
-	likelyBut("closed-path-empty", func(p *Personality) { p.ClosedPath = ClosedPathEmpty }),
-	// hcsshim allows for it (mountPathLength == 0).
-	likelyBut("open-path-empty", func(p *Personality) { p.OpenPathEmpty = true }),
+	// Server 2016: HRESULT_FROM_NT(STATUS_NOT_SUPPORTED).
+	likelyBut("prepared-0xd00000bb", func(p *Personality) { p.PreparedTwice = 0xd00000bb }),
+
+	// Doubt: no report has the call for a layer that is not active. ERROR_NOT_READY is
+	// what a disk says that is not there,
+	likelyBut("closed-path-not-ready", func(p *Personality) { p.ClosedPath = errNotReady }),
+	// and hcsshim allows for a path of no length (mountPathLength == 0).
+	likelyBut("closed-path-empty", func(p *Personality) { p.ClosedPath = 0 }),
 	// hcsshim strips one (expandscratchsize.go).
 	likelyBut("trailing-backslash", func(p *Personality) { p.TrailingBackslash = true }),
 
-	// Assumption: the volume follows the attached disk, and a disk takes its time.
+	// hcsshim pull request 1122 suspects that on Server 2019 the events of Plug and
+	// Play come late. Doubt: for how long, and whether that goes for both.
 	likelyBut("volume-late", func(p *Personality) { p.VolumeLate = 2 }),
 	likelyBut("volume-lingers", func(p *Personality) { p.VolumeLingers = 3 }),
-	// Both the same GUID and another one have been seen.
+	// Doubt: nothing says which GUID the next activation gets, nor that one that was
+	// given up is not given to another layer.
 	likelyBut("new-volume", func(p *Personality) { p.NewVolume = true }),
-	// containerd keeps the scratch disk in committed layers.
-	likelyBut("keeps-scratch", func(p *Personality) { p.CommittedKeepsScratch = true }),
+	likelyBut("guid-reused", func(p *Personality) { p.GUIDReused = true }),
 
-	// STATUS_INVALID_PARAMETER by go-winio's comment on the flag that it passes,
-	// BINDFLT_FLAG_NO_MULTIPLE_TARGETS.
-	likelyBut("bind-twice-0x57", func(p *Personality) { p.BindTwice = 0x57 }),
+	// containerd's snapshotter keeps the scratch disk in committed layers.
+	likelyBut("keeps-scratch", func(p *Personality) { p.CommittedKeepsScratch = true }),
+	// Doubt: nothing says that HCS looks at more than the disk.
+	likelyBut("kept-disk-attached", func(p *Personality) { p.AttachesKeptDisk, p.CommittedKeepsScratch = true, true }),
+
+	// Doubt: ERROR_ALREADY_EXISTS, as 0x57 is measured on one build.
+	likelyBut("bind-twice-0xb7", func(p *Personality) { p.BindTwice = 0xb7 }),
 	// ERROR_INVALID_PARAMETER is the other one that containerd takes for "not bound".
-	likelyBut("unbind-absent-0x57", func(p *Personality) { p.UnbindAbsent = 0x57 }),
-	// Assumption: as all of the bind filter was to SYSTEM in a HostProcess container
-	// (buildkit issue 6590).
+	likelyBut("unbind-absent-0x57", func(p *Personality) { p.UnbindAbsent = errInvalidParameter }),
+	// RemoveBindLink fails for the ancestor of another link, as its documentation
+	// (bindlink.h, Windows 11 24H2) says; it is the same filter. Doubt: the code.
+	likelyBut("unbind-ancestor-refused", func(p *Personality) { p.UnbindAncestor = errInvalidParameter }),
+	// All of the bind filter was denied in a HostProcess container (buildkit issue
+	// 6590), and Server 2019 lacks this call. Doubt: that the others work then.
 	likelyBut("bindings-denied", func(p *Personality) { p.BindingsCode = 0x5 }),
-	// Assumption: BfGetMappings names what the file system has opened, such as
-	// \Device\HarddiskVolume2\dir, and not every name leads back to the caller's.
+	// BfGetMappings names what the file system has opened, such as
+	// \Device\HarddiskVolume2\dir (go-winio pull request 274). Doubt: whether every name
+	// leads back to the caller's.
 	likelyBut("bindings-other-names", func(p *Personality) { p.BindingsOtherNames = true }),
 
-	// Assumption: what one host may do, it may do together with the rest.
+	// Doubt: what one host may do, it may do together with the rest. Each field is
+	// turned in one of these three.
 	{
 		Name:               "all-different-a",
-		UnprepareClosed:    0x57,
-		UnprepareActive:    0x57,
-		DeactivateClosed:   0x57,
+		UnprepareClosed:    0,
+		UnprepareActive:    0,
 		DeactivatePrepared: Ignores,
-		ClosedPath:         ClosedPathDirectory,
+		PreparedTwice:      0xd00000bb,
+		ClosedPath:         errNotReady,
 		VolumeLingers:      3,
 		NewVolume:          true,
-		BindTwice:          0x57,
+		BindTwice:          0xb7,
 		UnbindAbsent:       0x490,
+		UnbindAncestor:     errInvalidParameter,
 		BindingsOtherNames: true,
 	},
 	{
 		Name:               "all-different-b",
-		UnprepareClosed:    0x15,
-		UnprepareActive:    0x15,
-		DeactivateClosed:   0x15,
+		UnprepareClosed:    NotPrepared,
+		UnprepareActive:    NotPrepared,
 		DeactivatePrepared: Detaches,
-		ClosedPath:         ClosedPathEmpty,
+		DetachReadOnly:     true,
+		GoneRefused:        true,
+		PreparedTwice:      errInvalidParameter,
+		ClosedPath:         0,
 		TrailingBackslash:  true,
 		VolumeLate:         2,
-		DetachReadOnly:     true,
-		BindTwice:          0xb7,
-		UnbindAbsent:       0x57,
+		BindTwice:          errInvalidParameter,
+		UnbindAbsent:       errInvalidParameter,
 		BindingsCode:       0x5,
 	},
 	{
 		Name:                  "all-different-c",
-		UnprepareClosed:       0x5,
+		UnprepareClosed:       NotActive,
 		UnprepareActive:       0,
-		DeactivateClosed:      0x5,
 		DeactivatePrepared:    Refuses,
-		ClosedPath:            ClosedPathDirectory,
-		OpenPathEmpty:         true,
-		NewVolume:             true,
 		DetachReadOnly:        true,
-		BindTwice:             0x57,
-		UnbindAbsent:          0x57,
-		BindingsCode:          0x7a, // Assumption: there are too many for go-winio's buffer.
+		PreparedTwice:         0xd00000bb,
+		ClosedPath:            errNotReady,
+		GUIDReused:            true,
+		AttachesKeptDisk:      true,
 		CommittedKeepsScratch: true,
+		BindTwice:             0xb7,
+		UnbindAbsent:          errInvalidParameter,
+		UnbindAncestor:        errInvalidParameter,
+		BindingsCode:          0x7a, // Doubt: there are too many for go-winio's buffer.
 	},
 }
 

@@ -6,7 +6,7 @@
 // take turns on one sample layer, so that what else the machine does meets all. It is for
 // the simulated HCS and bind filter, which all pay for alike; scripts/bench runs it.
 //
-// Wine up to version 10 makes no symbolic links, so that links cost nothing here.
+// A link is made by a call of Linux, which costs less than one of Windows: see scripts/wine.
 package main
 
 import (

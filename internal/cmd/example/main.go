@@ -2,7 +2,7 @@
 
 // Command example mounts a layer, lists its root and unmounts it, printing each
 // step. The layer is one that the user names or, for the simulated HCS, a sample
-// that it makes.
+// that it makes: of that it also reads a file of the base layer, and writes one.
 //
 //	example [-target DIR] LAYER [PARENT...]
 //	example -sample
@@ -10,6 +10,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -24,20 +25,19 @@ func main() {
 	flag.Parse()
 	if *sample {
 		scratch, base := makeSample()
-		check(run(*target, scratch, []string{base}, "hello.txt"))
-		check(run(*target, base, nil, ""))
+		check(run(*target, scratch, []string{base}, useFiles))
+		check(run(*target, base, nil, list))
 		return
 	}
 	if flag.NArg() == 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	check(run(*target, flag.Arg(0), flag.Args()[1:], ""))
+	check(run(*target, flag.Arg(0), flag.Args()[1:], list))
 }
 
-// run mounts the layer, writes a file in its root when one is named, lists the
-// root and unmounts the layer.
-func run(target, layer string, parents []string, file string) error {
+// run mounts the layer at target, calls use with target, and unmounts the layer.
+func run(target, layer string, parents []string, use func(target string) error) error {
 	m := mount.Mount{Type: "windows-layer", Source: layer}
 	if len(parents) > 0 {
 		list, err := json.Marshal(parents)
@@ -50,54 +50,55 @@ func run(target, layer string, parents []string, file string) error {
 	if err := m.Mount(target); err != nil {
 		return err
 	}
-	if err := show(target, file); err != nil {
-		fmt.Println("showing the layer failed:", err)
+	info, err := mount.Lookup(target)
+	if err == nil {
+		fmt.Printf("mounted: the layer is open as %s\n", info.Root)
+		err = use(target)
 	}
 	fmt.Printf("unmounting %s\n", target)
-	if err := mount.Unmount(target, 0); err != nil {
+	if err := errors.Join(err, mount.Unmount(target, 0)); err != nil {
 		return err
 	}
-	if _, err := mount.Lookup(target); err == nil {
-		return fmt.Errorf("%s is still a mount", target)
+	if _, err := os.Lstat(target); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("something is still at %s: %v", target, err)
 	}
-	fmt.Println("unmounted: the layer is closed and the link is gone")
+	if _, err := os.Stat(info.Root); len(parents) > 0 && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%s is still there: %v", info.Root, err)
+	}
+	fmt.Println("unmounted: the layer is closed, and nothing is at the target")
 	return nil
 }
 
-// show writes the file and lists the root of the layer at target. Wine up to 10
-// has no symbolic links: there the volume is used that the link leads to.
-func show(target, file string) error {
-	info, err := mount.Lookup(target)
+// useFiles reads a file of the base layer through the target, and writes one.
+func useFiles(target string) error {
+	path := filepath.Join(target, "License.txt")
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("mounted: the layer is open as %s\n", info.Root)
-	root := target
-	if _, err := os.Lstat(target); os.IsNotExist(err) {
-		root = info.Root
-		fmt.Printf("NOTE: this system said that it made the link at %s, and made none (Wine up to 10).\n", target)
-		fmt.Println("      The layer is used through the path that the link leads to.")
+	fmt.Printf("reading %s, a file of the base layer: %q\n", path, data)
+	path = filepath.Join(target, "hello.txt")
+	fmt.Printf("writing %s\n", path)
+	if err := os.WriteFile(path, []byte("hello\n"), 0o666); err != nil {
+		return err
 	}
-	if file != "" {
-		fmt.Printf("writing %s\n", filepath.Join(root, file))
-		if err := os.WriteFile(filepath.Join(root, file), []byte("hello\n"), 0o666); err != nil {
-			return err
-		}
-	}
-	entries, err := os.ReadDir(root)
+	return list(target)
+}
+
+func list(target string) error {
+	entries, err := os.ReadDir(target)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("listing %s: %d entries\n", root, len(entries))
+	fmt.Printf("listing %s: %d entries\n", target, len(entries))
 	for _, entry := range entries {
 		fmt.Printf("  %s\n", entry)
 	}
 	return nil
 }
 
-// makeSample makes a base layer and a writable one. The simulation has no union
-// filter: the volume of the writable layer does not show the files of the base
-// layer.
+// makeSample makes a base layer and a writable one, which shows the files of the
+// other.
 func makeSample() (scratch, base string) {
 	scratch, base = `C:\layers\scratch`, `C:\layers\base`
 	for _, dir := range []string{filepath.Join(base, `Files\Windows`), scratch} {

@@ -1,243 +1,156 @@
 package main
 
-// mutants are the bugs. Those with wine are in code that only Windows has, or in
-// what only Windows asks of the rest.
+// mutants are the bugs. Each breaks an order, an undo, a lock, a proof, a state of the record, or the format.
 var mutants = []mutant{
 	// The order of the steps.
-	{bug: "HCS opens a layer that is on no record", file: "mounter.go", run: "WrittenBeforeHCS",
-		old: `	if err = mt.table.addIndex(at.Key, r.Key); err == nil {
-		err = e.save(true)
+	{bug: "HCS opens a layer that is on no record", file: "engine.go", run: "TestMount_RecordsEachStep",
+		old: "	r, err := e.table.Create(p.layer, p.target, p.Record)\n",
+		new: `	opened := &table.Mount{Record: p.Record}
+	if err := e.open(ctx, opened); err != nil {
+		return err
 	}
+	r, err := e.table.Create(p.layer, p.target, opened.Record)
+`},
+	{bug: "the link is made before the volume is on record", file: "engine.go", run: "TestMount_RecordsEachStep",
+		old: `	if err := r.Save(true); err != nil {
+		r.State = table.Opening
+		return err
+	}
+	return e.link(&r.Record)
 `,
-		new: `	err = mt.table.addIndex(at.Key, r.Key)
-`},
-	{bug: "the index is made after the record", file: "mounter.go", run: "KilledAtAny/likely",
-		old: `	if err = mt.table.addIndex(at.Key, r.Key); err == nil {
-		err = e.save(true)
+		new: `	if err := e.link(&r.Record); err != nil {
+		return err
 	}
-`,
-		new: `	if err = e.save(true); err == nil {
-		err = mt.table.addIndex(at.Key, r.Key)
-	}
+	return r.Save(true)
 `},
-	{bug: "the link is made before its volume is on record", file: "mounter.go", run: "KilledAtAny/likely",
-		old: "err == nil {\n			err = e.save(true)\n",
-		new: "err == nil {\n			err = nil\n"},
-	{bug: "the layer is closed before its link is removed", file: "mounter.go", run: "IsGoneBefore",
-		old: "	err := mt.hideAll(e, leaving)\n",
-		new: `	if isOurs && len(rest.Targets) == 0 {
-		_ = mt.closeForCertain(&e.record)
-	}
-	err := mt.hideAll(e, leaving)
-`},
-	{bug: "the index goes before the record", file: "table_entry.go", run: "KilledAtAny/likely",
-		old: "func (e *entry) drop() error {\n",
-		new: `func (e *entry) drop() error {
-	for _, at := range e.Targets {
-		if err := e.table.removeIndex(at.Key, e.Key); err != nil {
+	{bug: "the volume is not flushed before the link is made", file: "engine.go", run: "TestMount_RecordsEachStep",
+		old: "r.Save(true)", new: "r.Save(false)"},
+	{bug: "the link is removed and that is not flushed", file: "link.go", run: "FlushesTwiceForALink",
+		old: "func() error { return winfs.RemoveLink(r.Resolved, destination(r)) }",
+		new: `func() error {
+		if isThere, err := isLinked(r); !isThere {
 			return err
 		}
+		return os.Remove(r.Resolved)
+	}`},
+	{bug: "the layer is closed before it is hidden", file: "engine.go", run: "RemovesTheLinkAndThenCloses",
+		old: `	for i, r := range leaving {
+		hideErrs[i] = e.hideOnRecord(r)
+	}
+	if isLast {
+		closeErr = e.close(leaving, hideErrs)
+	}
+`,
+		new: `	if isLast {
+		closeErr = e.close(leaving, hideErrs)
+	}
+	for i, r := range leaving {
+		hideErrs[i] = e.hideOnRecord(r)
 	}
 `},
+	{bug: "the record goes though the layer may be open", file: "engine.go", run: "KeepsTheRecordOfALayerThatStaysOpen",
+		old: "case closeErr != nil && e.mayBeOpen(r):", new: "case false:"},
 
 	// The undo.
-	{bug: "a failed Prepare leaves the layer active", file: "layer.go", run: "NoFault/likely|OtherErrors",
-		old: `	return o.closeAfter(err, r)
-}
+	{bug: "what a failed Open has done stays", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_DoesNotTryAFinalFailureAgain",
+		old: "if closeErr := l.Close(layer);", new: "if closeErr := error(nil);"},
+	{bug: "an undo that failed counts as done", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_ReportsAnUndoThatFailed",
+		old: "return true, fmt.Errorf(", new: "return false, fmt.Errorf("},
+	{bug: "a failed Mount is not undone", file: "engine.go", run: "TestMount_FailsIfTheLinkDoesNotShow",
+		old: "		closeErr, hideErr := e.leave(l, r)\n		return withUndo(err,", new: "		var closeErr, hideErr error\n		return withUndo(err,"},
 
-// mountPath`,
-		new: `	return err
-}
+	// Proofs that a layer is open or closed.
+	{bug: "a layer that other code has open is opened", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_LeavesOpenWhatOtherCode",
+		old: "	if volume != \"\" {\n", new: "	if false {\n"},
+	{bug: "0x20 is undone, and closes the layer of other code", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_LeavesOpenWhatOtherCode",
+		old: "case layer.Disk == NoDisk, errors.Is(err, ErrSharingViolation):", new: "case layer.Disk == NoDisk:"},
+	{bug: "what HCS says proves that a layer is closed", file: "internal/hcs/close.go", pkg: "internal/hcs", run: "TestClose_SuccessProvesNothing",
+		old: "	if IsVolume(layer.Volume) {\n		if !isReachable", new: "	if false {\n		if !isReachable"},
+	{bug: "a volume that another layer has got keeps a layer on record", file: "internal/hcs/close.go", pkg: "internal/hcs", run: "TestClose_LeavesAnotherLayerOpen",
+		old: "return !winpath.Equal(now, layer.Volume)", new: "return false && !winpath.Equal(now, layer.Volume)"},
+	{bug: "a layer that was closed and that other code has opened again is closed", file: "internal/hcs/close.go", pkg: "internal/hcs", run: "TestClose_LeavesOpenWhatOtherCode",
+		old: "		return nil // it is closed already", new: "		_ = 0 // it is closed already"},
+	{bug: "a volume that can be reached proves that a layer is open", file: "internal/hcs/hcs.go", run: "TestMount_NeverShowsTheVolumeOfAnotherLayer",
+		old: "	// Other code may have closed the layer, and", new: "	return true, nil\n	// Other code may have closed the layer, and"},
+	{bug: "a volume that is late is not waited for", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_WaitsForALateVolume",
+		old: "return !winfs.IsAny(err, transientMountPath...)", new: "return true"},
+	{bug: "the volume of an earlier activation is shown", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_TheVolumeOfAnEarlierActivationDoesNotCount",
+		old: "case IsVolume(path) && !isReachable(path):", new: "case false:"},
 
-// mountPath`},
-	{bug: "a failed GetLayerMountPath leaves the layer open", file: "layer.go", run: "OtherErrors",
-		old: `			return o.closeAfter(err, r)
-		}
-		return nil
-`,
-		new: `			return err
-		}
-		return nil
-`},
-	{bug: "a transient error of Activate leaves the disk attached", file: "layer.go", run: "TransientError",
-		old: "		closeErr := o.closeLayer(r)\n",
-		new: "		closeErr := error(nil)\n"},
-	{bug: "a doubtful undo of Activate counts as done", file: "layer.go", run: "DoubtfulIsOnRecord",
-		old: "	if err != nil && doubtful && ", new: "	if false && "},
-	{bug: "a late volume of a failed Activate is not waited for", file: "layer.go", run: "AttachedTheDisk",
-		old: "o.pause.until(context.Background(), func() bool { return o.volumeOf(r.Source) != \"\" }):", new: "o.volumeOf(r.Source) != \"\":"},
-	{bug: "a layer of other code is on record as ours", file: "table_entry.go", run: "NoFailedChange",
-		old: "		e.Boot = \"\" // the record", new: "		// the record"},
-	{bug: "a failed link leaves the layer open", file: "mounter.go", run: "Meanwhile|NotFollowed",
-		old: "		return withUndo(err, mt.unmountFrom(e, added))\n", new: "		return err\n"},
-	{bug: "a record that cannot be written leaves its index", file: "mounter.go", run: "CannotBeWritten|NoFailedChange/likely",
-		old: "		return withUndo(err, stderrors.Join(mt.table.sweep(r.Key), mt.table.remove(mt.table.indexPath(at.Key))))\n", new: "		return err\n"},
-	{bug: "a record that could not be flushed counts", file: "table_entry.go", run: "NoFailedChange",
-		old: "		return stderrors.Join(err, e.file.Truncate(e.size))", new: "		return err"},
-	{bug: "an undo that fails is not in the error", file: "layer_codes.go", run: "FailedUndo",
-		old: "	return fmt.Errorf(\"%w; undo: %w\", err, undo)\n", new: "	return err\n"},
-	{bug: "an undo that fails drops the record", file: "layer.go", run: "FailedUndo",
-		old: "	return mark(withUndo(err, closeErr), errLeftOpen)\n", new: "	return withUndo(err, closeErr)\n"},
+	// The states of a record, and several mounts of a layer.
+	{bug: "a layer is closed though another target shows it", file: "engine.go", run: "TestMount_OpensALayerOnceForAllItsTargets",
+		old: "isLast = isLast && !slices.ContainsFunc(others,", new: "isLast = isLast || !slices.ContainsFunc(others,"},
+	{bug: "a killed mount keeps a layer open", file: "engine.go", run: "TestUnmount_ClosesALayerWithTheLastTargetThatShowsIt",
+		old: "		leaving = append(leaving, others...)", new: "		_ = append(leaving, others...)"},
+	{bug: "a layer that is half open is shown", file: "engine.go", run: "TestALayerThatAKilledProcessLeftHalfOpen",
+		old: "		if r.State != table.Shown || e.table.IsStale(r.Name) {\n			continue\n", new: "		if e.table.IsStale(r.Name) {\n			continue\n"},
+	{bug: "HCS is called for what a restart has left", file: "engine.go", run: "TestUnmount_CleansUpWithoutHCSAfterARestart",
+		old: "return r.State != table.Closed && !e.table.IsStale(r.Name)", new: "return r.State != table.Closed"},
+	{bug: "a layer that is on record as closed is closed again", file: "engine.go", run: "TestUnmount_ClosesALayerWhoseTargetCannotBeLookedAt",
+		old: "return r.State != table.Closed && !e.table.IsStale(r.Name)", new: "return !e.table.IsStale(r.Name)"},
+	{bug: "a target that cannot be cleared keeps its layer open", file: "engine.go", run: "TestUnmount_ClosesALayerWhoseTargetCannotBeLookedAt",
+		old: "	if isLast {\n		closeErr", new: "	if isLast && stderrors.Join(hideErrs...) == nil {\n		closeErr"},
+	{bug: "a directory comes back where somebody has removed the link", file: "engine.go", run: "TestUnmount_PutsADirectoryBackOnly",
+		old: "r.Directory = isThere || err != nil", new: "r.Directory = isThere || err == nil"},
+	{bug: "a directory does not come back after a kill", file: "engine.go", run: "TestMount_KilledAtAnyStep",
+		old: "if r.State == table.Shown && r.Directory && !r.Binding", new: "if r.Directory && !r.Binding"},
+	{bug: "a link is removed and that Unmount has begun is not on record", file: "engine.go", run: "TestMount_KilledAtAnyStep",
+		old: "		r.State = table.Leaving\n		saveErr = r.Save(false)\n", new: "		r.State = table.Leaving\n"},
 
-	// The locks.
-	{bug: "two Mounts have the same target", file: "mounter.go", run: "OfTwoMounts",
-		old: `	unlockTarget, err := mt.table.lockTarget(at.Key)
-	if err != nil {
-		return err
-	}
-	defer unlockTarget()
-`, new: ""},
-	{bug: "Mount does not lock the layer", file: "mounter.go", run: "Goroutines",
-		old: `	unlockLayer, err := mt.table.lockLayer(r.Key)
-	if err != nil {
-		return err
-	}
-	defer unlockLayer()
-`, new: ""},
-	{bug: "an unknown layer is closed without its lock", file: "mounter.go", run: "MountedMeanwhile",
-		old: `(path string, layer key) error {
-	unlock, err := mt.table.lockLayer(layer)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-`,
-		new: "(path string, layer key) error {\n"},
-	{bug: "processes do not exclude each other", file: "table_windows.go", run: "OnlyOne", wine: true,
-		old: "windows.LOCKFILE_EXCLUSIVE_LOCK|flags", new: "flags"},
-	{bug: "who reads a record waits for its layer", file: "table.go", run: "DoNotWait",
-		old: "func (t *table) read(layer key) (record, error) {\n",
-		new: `func (t *table) read(layer key) (record, error) {
-	unlock, err := t.lockLayer(layer)
-	if err != nil {
-		return record{}, err
-	}
-	defer unlock()
-`},
-
-	// Whom the table trusts.
-	{bug: "a directory of another owner is believed", file: "table_windows.go", run: "Another", wine: true,
-		old: "	if err = checkTrust(dir); err == nil {\n", new: "	if true {\n"},
-	{bug: "a record of another owner is believed", file: "table.go", run: "AnotherOwner", wine: true,
-		old: "	trustErr := checkTrust(file)\n", new: "	trustErr := error(nil)\n"},
-	{bug: "a directory that a user made in advance blocks every Mount", file: "table.go", run: "Another", wine: true,
-		old: "	if !errors.Is(err, errUntrusted) {\n", new: "	if true {\n"},
-	{bug: "a directory with other files becomes the table", file: "table.go", run: "ThatHoldsAnythingElse",
-		old: "		if !slices.Contains(", new: "		if false && !slices.Contains("},
-
-	// One layer at several targets.
-	{bug: "the layer is closed with its first target", file: "mounter.go", run: "SeveralTargets",
-		old: "	if !isOurs || !rest.isShown() {\n", new: "	if true {\n"},
-	{bug: "a killed Mount keeps the layer open", file: "mounter.go", run: "LastTarget",
-		old: "	if !isOurs || !rest.isShown() {\n", new: "	if !isOurs {\n"},
-	{bug: "a layer that is half open is shown", file: "mounter.go", run: "HalfOpen",
-		old: "e.isShown() && mt.isOpen", new: "mt.isOpen"},
-	{bug: "a mount that is being taken away counts as shown", file: "mounter.go", run: "HalfOpen|KilledAtAny/likely",
-		old: "		at.Shown = false\n	}\n	// Should", new: "	}\n	// Should"},
-
-	// What a restart leaves.
-	{bug: "after a restart HCS is asked to close the layer", file: "mounter.go", run: "AfterAReboot",
-		old: "	isOurs := e.Boot == mt.boot && (", new: "	isOurs := true || ("},
-	{bug: "a layer from before a restart counts as open", file: "mounter.go", run: "AfterAReboot",
-		old: "{ return r.Boot == mt.boot && mt.mayBeOpen(r) }", new: "{ return mt.mayBeOpen(r) }"},
-
-	// What proves that a layer is open or closed.
-	{bug: "a layer that other code has opened again is closed", file: "mounter.go", run: "OpenedOnceMore",
-		old: " && (!e.isShown() || mt.isOpen(&e.record))\n", new: "\n"},
-	{bug: "a repeated Unmount closes a layer that other code has opened again", file: "layer.go", run: "OnceOtherCodeHasOpened",
-		old: "now != \"\" && !strings", new: "false && !strings"},
-	{bug: "HCS refusing keeps a layer open whose volume has gone", file: "layer.go", run: "OnceItsVolumeHasGone",
-		old: "		if !isReachable(r.Volume) {\n", new: "		if !isReachable(r.Volume) && deactivateErr == nil {\n"},
-	{bug: "HCS reporting success closes a layer whose volume is there", file: "layer.go", run: "NoFault/(prepared-ignored|all-different-a)",
-		old: "		if !isReachable(r.Volume) {\n", new: "		if !isReachable(r.Volume) || unprepared && deactivateErr == nil {\n"},
-	{bug: "a refused Unprepare of a read-only layer is passed over", file: "layer.go", run: "UnprepareSaysSo",
-		old: "	case unprepared && (deactivateErr == nil || r.ReadOnly):\n", new: "	case deactivateErr == nil && (unprepared || true):\n"},
-	{bug: "a killed Mount stays where HCS refuses to close what is closed", file: "layer.go", run: "RefusesToClose",
-		old: "	if err == nil || isVolume(r.Volume) || o.hcs", new: "	if true || o.hcs"},
-	{bug: "a layer that other code has closed is shown", file: "layer.go", run: "OtherCodeHasClosed",
-		old: "bool { return isReachable(r.Volume) })", new: "bool { return true })"},
-
-	// What is tried again.
-	{bug: "a sharing violation of Activate is final", file: "layer_codes.go", run: "TransientError",
-		old: "append([]syscall.Errno{errorSharingViolation}, transient...)", new: "transient"},
-	{bug: "a layer that other code has open is closed", file: "layer.go", run: "OpenElsewhere",
-		old: "		// Somebody else may have the layer open, and must keep it.\n		return mark(err, errAgain)\n",
-		new: "		return o.closeAfter(mark(err, errAgain), r)\n"},
-	{bug: "a timeout of Prepare is final", file: "layer_codes.go", run: "TransientError",
-		old: "append([]syscall.Errno{errorTimeout}, transient...)", new: "transient"},
-	{bug: "a volume that lingers after a close is taken for an open layer", file: "layer.go", run: "ForAnInstantAfterAClose",
-		old: "	o.pause.until(ctx, func() bool {\n		volume =", new: "	func(ask func() bool) { ask() }(func() bool {\n		volume ="},
-
-	// The files of the table.
-	{bug: "a line with another checksum counts", file: "table_record.go", run: "AnotherChecksum",
-		old: "		if string(sum) != fmt.Sprintf(\"%08x\", crc32.ChecksumIEEE(text)) {\n", new: "		if _ = sum; text == nil {\n"},
-	{bug: "an index of another layer goes with a record", file: "table.go", run: "IndexOfAnotherLayer",
-		old: "now.valid() && now != layer", new: "now == \"\""},
-	{bug: "a newer format is read as this one", file: "table_record.go", run: "Damaged",
-		old: "major != \"1\" {", new: "major == \"\" {"},
-	{bug: "a line without its end counts", file: "table_record.go", run: "LastWholeLine",
-		old: "	lines = lines[:len(lines)-1] // what follows the last end of a line\n", new: ""},
-	{bug: "a record is moved into place before it is on the disk", file: "table_entry.go", run: "OnTheDiskBefore|APowerLoss/likely",
-		old: "		err = file.Sync()\n	}\n	e.close()", new: "		err = nil\n	}\n	e.close()"},
-	{bug: "the volume is not on the disk before the link", file: "table_entry.go", run: "OnTheDiskBefore",
-		old: "		err = e.file.Sync()\n", new: "		err = nil\n"},
-
-	// What a user has at the target.
-	{bug: "a directory comes back where a user removed the link", file: "mounter.go", run: "PutBackOnly",
-		old: "at.Restored = !linked && err == nil", new: "at.Restored = !linked && err != nil"},
-	{bug: "any link is taken for ours", file: "target.go", run: "LeavesAlone",
-		old: "sameLink(text, r.destination()), ", new: "text != \"\", "},
-	{bug: "a link that is not followed passes", file: "target.go", run: "NotFollowed",
-		old: "	if err != nil && !isGone(at.Resolved) { // a link", new: "	if false { // a link"},
-	{bug: "a directory with a folder Files is a layer", file: "layer_directory.go", run: "ThatIsNoLayer",
-		old: "holds(\"Files\") && holds(\"Hives\")", new: "holds(\"Files\")"},
+	// What is at a target.
+	{bug: "any link is taken for ours", file: "link.go", run: "TestUnmount_LeavesAloneWhatSomebodyPut",
+		old: "	err := e.whileBusy(func() error { return winfs.RemoveLink(r.Resolved, destination(r)) })",
+		new: "	text, _ := winfs.ReadLink(r.Resolved)\n	err := e.whileBusy(func() error { return winfs.RemoveLink(r.Resolved, text) })"},
+	{bug: "a link that does not show the layer passes", file: "link.go", run: "TestMount_FailsIfTheLinkDoesNotShow",
+		old: "	return errors.Wrapf(err, \"link to", new: "	err = nil\n	return errors.Wrapf(err, \"link to"},
+	{bug: "HCS gets the path of a link to the layer", file: "target.go", run: "TestMount_PassesToHCSTheLayerThatALinkLeadsTo",
+		old: "Dir: layerDir(source, layer)", new: "Dir: source"},
+	{bug: "a layer is mounted in the mount table", file: "target.go", run: "TestMount_RefusesATargetInTheTable",
+		old: "if winpath.Contains(tableDir, p.Resolved) {", new: "if false {"},
+	{bug: "what is mounted in a mounted layer is not below", file: "below.go", run: "TestUnmountRecursive_FindsWhatIsMountedInALayerByAnother",
+		old: "if !isThere || slices.Contains(via, outer) {", new: "if true || !isThere || slices.Contains(via, outer) {"},
+	{bug: "the outermost mount goes first", file: "below.go", run: "TestUnmountRecursive_UnmountsTheDeepestFirst",
+		old: "return depth[b] - depth[a]", new: "return depth[a] - depth[b]"},
+	{bug: "the outermost binding goes first", file: "engine.go", run: "TestUnmount_RemovesTheDeepestBinding",
+		old: "return len(b.Resolved) - len(a.Resolved)", new: "return len(a.Resolved) - len(b.Resolved)"},
 
 	// Bindings.
-	{bug: "ro is not passed to the bind filter", file: "binding.go", run: "IsReadOnlyAndLookup",
-		old: "r.destination(), at.ReadOnly)", new: "r.destination(), false)"},
-	{bug: "a link is called read-only", file: "mounter.go", run: "CallALinkReadOnly",
-		old: "		at.Bound, at.ReadOnly = mt.boot, slices.Contains(m.Options, \"ro\")\n	}\n",
-		new: "		at.Bound = mt.boot\n	}\n	at.ReadOnly = slices.Contains(m.Options, \"ro\")\n"},
-	{bug: "a target that is bound already is not refused at once", file: "binding.go", run: "BeforeHCSIsCalled",
-		old: "len(sources) > 0 {\n		return errors.Wrapf(os.ErrExist", new: "len(sources) > 1 {\n		return errors.Wrapf(os.ErrExist"},
-	{bug: "a binding of another program in the place of ours is an error", file: "binding.go", run: "LeavesAloneWhatAnotherProgram",
-		old: "		if len(others) > 0 && len(others) == len(bound) {\n", new: "		if len(others) > 9 {\n"},
-	{bug: "a binding that was merged with ours is taken away", file: "binding.go", run: "MergedWithOurs",
-		old: "		if len(others) > 0 {\n", new: "		if len(others) > 9 {\n"},
-	{bug: "a killed mount that has bound nothing unbinds", file: "mounter.go", run: "HasBoundNothing",
-		old: "at.Restored || r.Volume == \"\"", new: "at.Restored"},
-	{bug: "a directory with a mount in it is bound over", file: "mounter.go", run: "WithAMountInIt",
-		old: "	if isEmpty(at.Resolved) {\n", new: "	if true {\n"},
-	{bug: "a binding of another program goes with a failed Mount", file: "binding.go", run: "OfAnotherProgramIsRefusedAndStays",
-		old: "		at.Bound = neverBound\n	}\n	if isAny", new: "	}\n	if isAny"},
-	{bug: "a binding that stays is forgotten", file: "binding.go", run: "KeepsItsRecordUntil",
-		old: "			err = nil // it is gone\n		}\n", new: "		}\n		_, err = isListed, nil\n"},
-	{bug: "a binding that has gone keeps its record", file: "binding.go", run: "ThatHasGoneIsNoError",
-		old: "			err = nil // it is gone\n", new: ""},
-	{bug: "a binding that is out of reach is forgotten", file: "binding.go", run: "IsOutOfReach",
-		old: "isAbsent || isNoDirectory(at.Resolved)", new: "isAbsent || !isDirectory(at.Resolved)"},
-	{bug: "the filter is asked about bindings of an earlier start", file: "mounter.go", run: "NoFault/likely",
-		old: "	case at.Bound == mt.boot:\n		if err := mt.unbind", new: "	case at.Bound != neverBound:\n		if err := mt.unbind"},
-	{bug: "a directory that was made stays", file: "mounter.go", run: "RemovedAgain",
-		old: "	if !at.Made {\n		return nil\n	}\n	err :=", new: "	if at.Made {\n		return nil\n	}\n	err :="},
-	{bug: "a binding that was never made is taken away", file: "mounter.go", run: "CouldNotBeUndone",
-		old: "			added.Bound, added.Made = neverBound, false\n", new: ""},
-	{bug: "the volume of an earlier activation is shown", file: "layer.go", run: "EarlierActivation",
-		old: "if isVolume(path) && !isReachable(path) {\n", new: "if false {\n"},
-	{bug: "a stale volume proves that a layer is closed", file: "layer.go", run: "StaleVolume",
-		old: "isVolume(path) && isReachable(path) {\n		return path", new: "isVolume(path) {\n		return path"},
-	{bug: "a user's directory is taken for the one that Mount made", file: "target.go", run: "InThePlaceOfOneMade",
-		old: "err == nil && id != at.MadeID", new: "err == nil && id == \"\""},
-	{bug: "a parent that is reached through a link is hidden", file: "mounter.go", run: "WouldHideAParent",
-		old: "append(needed, given, resolved)", new: "append(needed, given, resolved[:0]+given)"},
-	{bug: "a live binding is mounted over", file: "mounter.go", run: "ALiveBinding",
-		old: "	isPresent := at.Bound == mt.boot && ", new: "	isPresent := false && "},
-	{bug: "a binding is not tried again while its volume is late", file: "binding.go", run: "IsLateForTheBindFilter",
-		old: "	err := b.pause.retry(context.Background(), isLate, func", new: "	_ = isLate\n	err := b.pause.retry(context.Background(), isBusy, func"},
-	{bug: "the directory of a binding is not made on the disk again", file: "binding.go", run: "WhoseDirectoryWasRemoved",
-		old: "isGone(at.Resolved) && os.Mkdir", new: "false && os.Mkdir"},
-	{bug: "a directory that another program uses is removed", file: "binding.go", run: "LeavesAloneWhatAnotherProgram",
-		old: "at.Made, err = false, nil //", new: "err = nil //"},
-	{bug: "a directory that another program uses is removed after a restart", file: "mounter.go", run: "HasBoundSomethingToStays",
-		old: "	case at.Made && len(mt.boundTo(at)) > 0:\n", new: "	case at.Made && len(mt.boundTo(at)) > 9:\n"},
+	{bug: "the bind filter is believed that it has removed a binding", file: "binding.go", run: "TestUnmount_DoesNotBelieveARemovalThatIsNotSeen",
+		old: "		isThere, lookErr = e.findsLayer(&r.Record)\n", new: "		isThere, lookErr = false, err\n"},
+	{bug: "what another program has bound in the place of ours is unbound", file: "binding.go", run: "BoundInPlaceOfTheLayer",
+		old: "case len(others) > 0:", new: "case len(others) > 9:"},
+	{bug: "what another program has bound beside ours is unbound", file: "binding.go", run: "BoundBesideTheLayer",
+		old: "case len(others) > 0 && len(others) < len(sources):", new: "case false:"},
+	{bug: "what was bound since a restart is unbound", file: "binding.go", run: "TestUnmount_DoesNotUnbindWhatWasBoundBeforeARestart",
+		old: "case e.table.IsStale(r.Name), e.filter.Find() != nil:", new: "case e.filter.Find() != nil:"},
+	{bug: "a binding of another program goes with a failed Mount", file: "binding.go", run: "TestMount_LeavesABindingOfTheSameLayer|TestMount_UndoesABindThatFails",
+		old: "lookErr == nil && now == before && !e.isListed(&r.Record)", new: "lookErr == nil && now != before"},
+	{bug: "a directory of a user is taken for the one that Mount made", file: "binding.go", run: "TestUnmount_LeavesADirectoryThatAUserPut",
+		old: "found.String() != r.Made", new: "found.String() == \"\""},
+	{bug: "the root of a binding that was removed is not made again", file: "binding.go", run: "TestUnmount_RemovesABindingWhoseDirectoryWasRemoved",
+		old: "return os.MkdirAll(r.Resolved, 0o755)", new: "return nil"},
+
+	// The locks.
+	{bug: "two Mounts have the same target", file: "engine.go", run: "TestMount_OfTwoAtATarget",
+		old: "	defer unlockTarget()\n", new: "	unlockTarget()\n"},
+	{bug: "Mount does not hold the lock of the layer", file: "engine.go", run: "TestMount_InManyGoroutines",
+		old: "	defer l.unlock()\n	if err := e.shareLayer(", new: "	l.unlockFile()\n	if err := e.shareLayer("},
+	{bug: "a layer is closed without its lock", file: "unmount.go", run: "TestUnmount_OfALayerThatIsMountedMeanwhile",
+		old: "	l, err := e.lockLayer(key)\n", new: "	l, err := e.lockLayer(key)\n	if err == nil {\n		l.unlockFile()\n	}\n"},
+	{bug: "each goroutine that waits for a lock keeps a thread", file: "internal/table/table.go", pkg: "internal/table", run: "TestLock_WaitingKeepsNoThread",
+		old: "unlockHere := t.locks.lock(name)", new: "unlockHere := func() {}"},
+	{bug: "processes do not exclude each other", file: "internal/table/lock_windows.go", pkg: "internal/table", run: "TestLock_OneHasItAtATime", wine: true,
+		old: "windows.LOCKFILE_EXCLUSIVE_LOCK|flags", new: "flags"},
+
+	// The table.
+	{bug: "the checksum does not cover the version", file: "internal/table/record.go", pkg: "internal/table", run: "TestRecord_LineWithAnotherChecksum",
+		old: "crc32.Update(crc32.ChecksumIEEE([]byte(version)), crc32.IEEETable, text)", new: "crc32.ChecksumIEEE(text)"},
+	{bug: "a line that was torn counts", file: "internal/table/record.go", pkg: "internal/table", run: "TestRecord_LastWholeLineCounts",
+		old: "	lines = lines[:len(lines)-1] // what follows the last end of a line\n", new: ""},
+	{bug: "a record that could not be written counts", file: "internal/table/mount.go", pkg: "internal/table", run: "TestSave_CutsOff",
+		old: "joinUndo(err, m.file.Truncate(m.size))", new: "joinUndo(err, nil)"},
+	{bug: "a record of an untrusted user counts", file: "internal/winfs/private_windows.go", pkg: "internal/table", run: "TestLoad_FileOfAnUntrustedUser", wine: true,
+		old: "	if disposition != windows.CREATE_NEW {\n", new: "	if false {\n"},
+	{bug: "an untrusted user keeps the lock file", file: "internal/table/lock_windows.go", pkg: "internal/table", run: "TestTable_LockOfAnUntrustedUser", wine: true,
+		old: "	file, err := winfs.OpenPrivate(path, os.O_CREATE)\n", new: "	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)\n"},
 }

@@ -1,15 +1,18 @@
-// Command proof proves that this package can take the place of containerd's own in a version of
+// Command proof proves that this library can take the place of containerd's own package mount in a version of
 // containerd. Run it at the top of the repository, or by scripts/containerd:
 //
 //	go run ./internal/cmd/proof CACHE VERSION
 //
-// In a copy of the module it runs scripts/vendor twice, and then shows that
+// In a copy of the module, which git has, it runs scripts/vendor twice. Then it shows that
 //
+//   - the second time changes nothing
 //   - all of containerd builds for Windows, and vet says nothing new of it
 //   - the whole exported API of the original is there on Windows, with exact types
 //   - for Linux the same files are built as before, and they do build
-//   - containerd's own tests that touch mounts pass, as far as they run under Wine
-//   - undoing it leaves the copy as it was.
+//   - a module builds for Windows that requires containerd and replaces it by the fork, as k3s does
+//   - the newest buildkitd builds for Windows with it (2.4.2)
+//   - with go mod vendor all of it builds for Windows (1.7.36 and 2.4.2)
+//   - containerd's own tests that touch mounts pass, as far as they run under Wine.
 //
 // containerd is compiled with its own go.mod: its versions of hcsshim and all else, and its version of
 // the language. What is to be compared with is kept in the cache, for each version of containerd and
@@ -29,7 +32,7 @@ import (
 )
 
 // baselineFormat is part of the name of what is kept: raise it when a field of baseline changes.
-const baselineFormat = 4
+const baselineFormat = 5
 
 // wineTests are the packages whose tests touch mounts and need no store of layers: those of
 // snapshots/windows make layers with virtdisk.dll and offreg.dll, which Wine does not have.
@@ -53,20 +56,24 @@ func main() {
 }
 
 func prove(cache, version string) error {
-	src, err := download(version)
+	path := "github.com/containerd/containerd"
+	if strings.HasPrefix(version, "2.") {
+		path += "/v2"
+	}
+	src, err := download(path + "@v" + version)
 	if err != nil {
 		return err
 	}
 	major, _, _ := strings.Cut(version, ".")
 	t := &tree{dir: filepath.Join(cache, version, "tree"), mount: wineTests[major][0]}
-	if err := sync(src, t.dir); err != nil {
+	if err := t.copy(src); err != nil {
 		return err
 	}
 	old, err := t.baseline(filepath.Join(cache, version))
 	if err != nil {
 		return fmt.Errorf("before anything was changed: %w", err)
 	}
-	if err := vendorTwice(t.dir); err != nil {
+	if err := t.vendorTwice(); err != nil {
 		return err
 	}
 	now, err := t.facts(old.Vetted)
@@ -80,57 +87,161 @@ func prove(cache, version string) error {
 	if err := now.check(old); err != nil {
 		return err
 	}
-	if err := t.test(wineTests[major]); err != nil {
+	if err := t.importer(filepath.Join(cache, version, "importer")); err != nil {
 		return err
 	}
-	if err := vendor(t.dir, "-undo"); err != nil {
+	if version == "2.4.2" {
+		if err := t.buildkit(filepath.Join(cache, version, "buildkit")); err != nil {
+			return err
+		}
+	}
+	if version == "2.4.2" || version == "1.7.36" {
+		if err := t.vendored(); err != nil {
+			return err
+		}
+	}
+	return t.test(wineTests[major])
+}
+
+// download returns the directory of a module.
+func download(module string) (string, error) {
+	out, err := exec.Command("go", "mod", "download", "-json", module).Output()
+	var found struct{ Dir, Error string }
+	if jsonErr := json.Unmarshal(out, &found); jsonErr != nil {
+		return "", fmt.Errorf("download %s: %w: %w", module, err, jsonErr)
+	}
+	if found.Error != "" {
+		return "", fmt.Errorf("download %s: %s", module, found.Error)
+	}
+	return found.Dir, nil
+}
+
+// copy makes the tree a copy of a module, which git has.
+func (t *tree) copy(src string) error {
+	if err := os.RemoveAll(t.dir); err != nil {
 		return err
 	}
-	return same(src, t.dir)
+	if err := os.CopyFS(t.dir, os.DirFS(src)); err != nil {
+		return err
+	}
+	// Some modules have the list of what would be there, and the go command would look for the rest.
+	if err := os.RemoveAll(filepath.Join(t.dir, "vendor")); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"init", "-q"}, {"add", "-A"}, {"-c", "user.name=proof", "-c", "user.email=proof@localhost", "commit", "-qm", "as released"}} {
+		if _, err := t.git(args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// download returns the directory of the module.
-func download(version string) (string, error) {
-	path := "github.com/containerd/containerd"
-	if strings.HasPrefix(version, "2.") {
-		path += "/v2"
-	}
-	out, err := exec.Command("go", "mod", "download", "-json", path+"@v"+version).Output()
-	var module struct{ Dir, Error string }
-	if jsonErr := json.Unmarshal(out, &module); jsonErr != nil {
-		return "", fmt.Errorf("download %s: %w: %w", version, err, jsonErr)
-	}
-	if module.Error != "" {
-		return "", fmt.Errorf("download %s: %s", version, module.Error)
-	}
-	return module.Dir, nil
-}
-
-func vendor(args ...string) error {
-	_, err := vendorOutput(args...)
-	return err
-}
-
-func vendorOutput(args ...string) (string, error) {
-	cmd := exec.Command("go", append([]string{"run", "./internal/cmd/vendoring"}, args...)...)
-	out, err := cmd.CombinedOutput()
+func (t *tree) git(args ...string) (string, error) {
+	out, err := exec.Command("git", append([]string{"-C", t.dir}, args...)...).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("scripts/vendor: %w\n%s", err, out)
+		return "", fmt.Errorf("git %s: %w\n%s", args[0], err, out)
 	}
 	return string(out), nil
 }
 
-// vendorTwice vendors, and makes sure that a second time changes nothing.
-func vendorTwice(dir string) error {
-	out, err := vendorOutput(dir)
+// vendorTwice runs scripts/vendor, and makes sure that a second time changes nothing.
+func (t *tree) vendorTwice() error {
+	var said string
+	for range 2 {
+		out, err := exec.Command("go", "run", "./internal/cmd/vendoring", t.dir).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("scripts/vendor: %w\n%s", err, out)
+		}
+		said = string(out)
+		fmt.Print("  " + strings.ReplaceAll(strings.TrimSpace(said), "\n", "\n  ") + "\n")
+	}
+	if said != "nothing to change\n" {
+		return fmt.Errorf("scripts/vendor has changed something the second time:\n%s", said)
+	}
+	if _, err := t.git("add", "-A"); err != nil {
+		return err
+	}
+	changed, err := t.git("diff", "--cached", "--shortstat")
+	fmt.Print("  git            " + changed)
+	return err
+}
+
+// importer builds a module that requires containerd and replaces it by the tree. For it the tree's own replacements
+// do not count.
+func (t *tree) importer(dir string) error {
+	module, err := t.run("windows", "list", "-m", "-f", "{{.Path}} {{.GoVersion}}")
 	if err != nil {
 		return err
 	}
-	fmt.Print("  " + strings.ReplaceAll(strings.TrimSpace(out), "\n", "\n  ") + "\n")
-	if out, err = vendorOutput(dir); err == nil && !strings.HasPrefix(out, "nothing to change\n") {
-		err = fmt.Errorf("scripts/vendor has changed something the second time:\n%s", out)
+	module, language, _ := strings.Cut(strings.TrimSpace(module), " ")
+	version := "v1.99.0"
+	if strings.HasSuffix(module, "/v2") {
+		version = "v2.99.0"
 	}
-	return err
+	absolute, err := filepath.Abs(t.dir)
+	if err != nil {
+		return err
+	}
+	sums, err := os.ReadFile(filepath.Join(t.dir, "go.sum"))
+	if err != nil {
+		return err
+	}
+	err = os.MkdirAll(dir, 0o755)
+	for name, content := range map[string]string{
+		"go.mod":  fmt.Sprintf("module example.com/importer\n\ngo %s\n\nrequire %s %s\n\nreplace %[2]s => %[4]s\n", language, module, version, absolute),
+		"go.sum":  string(sums),
+		"main.go": fmt.Sprintf("package main\n\nimport %q\n\nfunc main() {\n\tif err := mount.UnmountAll(\"\", 0); err != nil {\n\t\tpanic(err)\n\t}\n}\n", module+strings.TrimPrefix(t.mount, ".")),
+	} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := (&tree{dir: dir}).run("windows", "build", "-mod=mod", "-o", os.DevNull, "."); err != nil {
+		return err
+	}
+	fmt.Println("  replaced        by the fork in a module that requires containerd, which builds for Windows")
+	return nil
+}
+
+// buildkit builds the newest buildkitd with the tree in place of its containerd.
+func (t *tree) buildkit(dir string) error {
+	src, err := download("github.com/moby/buildkit@latest")
+	if err != nil {
+		return err
+	}
+	b := &tree{dir: dir}
+	if err := b.copy(src); err != nil {
+		return err
+	}
+	absolute, err := filepath.Abs(t.dir)
+	if err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"mod", "edit", "-replace", "github.com/containerd/containerd/v2=" + absolute},
+		{"build", "-mod=mod", "-o", os.DevNull, "./cmd/buildkitd"},
+	} {
+		if _, err := b.run("windows", args...); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("  buildkitd       of %s builds for Windows with it\n", filepath.Base(src))
+	return nil
+}
+
+// vendored builds the tree with a directory vendor.
+func (t *tree) vendored() error {
+	if _, err := t.run("windows", "mod", "vendor"); err != nil {
+		return err
+	}
+	if _, err := t.run("windows", "build", "-mod=vendor", "./..."); err != nil {
+		return err
+	}
+	fmt.Println("  go mod vendor   all of it builds for Windows with -mod=vendor")
+	return nil
 }
 
 // check reports what is worse than before.

@@ -6,10 +6,8 @@ import (
 	"go/parser"
 	"go/token"
 	"go/types"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -100,38 +98,5 @@ func TestComplaintsOfVetHaveNoPositions(t *testing.T) {
 	}
 	if vetted != 2 || err != nil || !slices.Equal(got, want) {
 		t.Errorf("%d, %q, %v", vetted, got, err)
-	}
-}
-
-func TestATreeIsMadeACopyAndADifferenceIsFound(t *testing.T) {
-	src, tree := t.TempDir(), filepath.Join(t.TempDir(), "tree")
-	write := func(path, content string) {
-		t.Helper()
-		err := os.MkdirAll(filepath.Dir(path), 0o755)
-		if err == nil {
-			err = os.WriteFile(path, []byte(content), 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(filepath.Join(src, "a", "a.go"), "a")
-	write(filepath.Join(src, "vendor", "modules.txt"), "list")
-	for _, change := range []func(){
-		func() {},
-		func() { write(filepath.Join(tree, "a", "a.go"), "b") },
-		func() { write(filepath.Join(tree, "a", "b.go"), "b") },
-		func() { os.Remove(filepath.Join(tree, "a", "a.go")) },
-	} {
-		if err := sync(src, tree); err != nil {
-			t.Fatal(err)
-		}
-		if err := same(src, tree); err != nil {
-			t.Fatal(err)
-		}
-		change()
-	}
-	if err := same(src, tree); err == nil || !strings.Contains(err.Error(), filepath.Join("a", "a.go")) {
-		t.Error(err)
 	}
 }

@@ -102,7 +102,7 @@ var reasons = map[string]string{
 	"Mount: mounted": "a mount is recognized before HCS is asked",
 	"Mount: the directory of a mounted layer":   "it is refused before HCS is asked",
 	"Unmount: absent":                           "what is not there is not mounted, as for UnmountAll",
-	"Mount: mounted, and its directory removed": "what is left of the mount is cleared away first",
+	"Mount: mounted, and its directory removed": "it counts as live: the simulation does not show the binding, so nothing tells that it is gone",
 	"a file":                                "a file is no mount, and no target; containerd returns what the bind filter says",
 	"mounted, its layer open elsewhere too": "a layer may be at two targets, and is closed with the last; containerd refuses the second",
 	"mounted, and its directory removed":    "the record tells the layer; containerd's is lost with the directory",

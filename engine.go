@@ -1,0 +1,323 @@
+package mount
+
+import (
+	"context"
+	stderrors "errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/hcs"
+	"github.com/seed-941ae793/mount/internal/retry"
+	"github.com/seed-941ae793/mount/internal/table"
+	"github.com/seed-941ae793/mount/internal/winfs"
+)
+
+// engine mounts and unmounts layers. It records each step before taking it and undoes steps in reverse order.
+// Mount stops if it cannot write the record. Unmount continues, so that a full disk does not keep layers open.
+type engine struct {
+	layers hcs.Layers
+	filter bindFilter
+	table  *table.Table
+	pause  retry.Pause
+	binds  bool // whether layers are shown by bindings, and not by links
+}
+
+// mount mounts m at target, or at the directory below it that m.Target names.
+func (e *engine) mount(ctx context.Context, m *Mount, target string) error {
+	p, err := e.plan(m, target)
+	if err != nil {
+		return err
+	}
+	unlockTarget, err := e.table.LockTarget(p.target)
+	if err != nil {
+		return err
+	}
+	defer unlockTarget()
+	if err := e.clearTarget(p.target); err != nil {
+		return errors.WithMessagef(err, "failed to mount at %s", p.Target)
+	}
+	if err := e.inspectTarget(&p.Record); err != nil {
+		return errors.WithMessagef(err, "failed to mount at %s", p.Target)
+	}
+	l, err := e.lockLayer(p.layer)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	if err := e.shareLayer(l, &p.Record); err != nil {
+		return err
+	}
+	r, err := e.table.Create(p.layer, p.target, p.Record)
+	if err != nil {
+		return err
+	}
+	l.mounts = append(l.mounts, r)
+	if err = e.open(ctx, r); err == nil {
+		err = e.show(r)
+	}
+	if err == nil {
+		r.State = table.Shown
+		err = r.Save(false)
+	}
+	if err != nil {
+		closeErr, hideErr := e.leave(l, r)
+		return withUndo(err, stderrors.Join(hideErr, closeErr))
+	}
+	return nil
+}
+
+// lockedLayer is a layer whose lock is held, and what the table has of it: the lock keeps that as it is.
+type lockedLayer struct {
+	mounts     []*table.Mount
+	damaged    map[table.Name]error // why a file cannot be read: nothing tells what its mount is like
+	unlockFile func()
+}
+
+func (e *engine) lockLayer(key table.Key) (*lockedLayer, error) {
+	unlock, err := e.table.LockLayer(key)
+	if err != nil {
+		return nil, err
+	}
+	l := &lockedLayer{damaged: map[table.Name]error{}, unlockFile: unlock}
+	names, err := e.table.Of(key)
+	for _, name := range names {
+		r, loadErr := e.table.Load(name)
+		switch {
+		case loadErr == nil:
+			l.mounts = append(l.mounts, r)
+		case errors.Is(loadErr, table.ErrDamaged):
+			l.damaged[name] = loadErr
+		case !errors.Is(loadErr, os.ErrNotExist):
+			err = loadErr
+		}
+	}
+	if err != nil {
+		l.unlock()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *lockedLayer) unlock() {
+	for _, r := range l.mounts {
+		r.Release()
+	}
+	l.unlockFile()
+}
+
+// clearTarget unmounts what a killed process or a restart of Windows has left at a target. A live mount is an
+// error.
+func (e *engine) clearTarget(target table.Key) error {
+	_, err := e.unmountTarget(target, func(r *table.Mount) error {
+		isLive, err := e.isLive(r)
+		if isLive {
+			err = errors.Wrapf(os.ErrExist, "it shows layer %s", r.Source)
+		}
+		return err
+	})
+	return err
+}
+
+// isLive reports whether a target shows the layer of its record.
+func (e *engine) isLive(r *table.Mount) (bool, error) {
+	if r.State != table.Shown || e.table.IsStale(r.Name) {
+		return false, nil
+	}
+	isThere, err := e.isShown(&r.Record)
+	if err != nil || !isThere {
+		return false, err
+	}
+	return e.layers.IsOpen(layerOf(&r.Record))
+}
+
+// shareLayer looks for another target that shows the layer. If there is one, the layer is not opened again,
+// and p gets what the record of that mount has: Volume is set. Otherwise it clears away what is left of the
+// layer's other mounts, and closes the layer if it may be half open. A target that cannot be cleared stays on
+// record.
+func (e *engine) shareLayer(l *lockedLayer, p *table.Record) error {
+	for _, r := range l.mounts {
+		if r.State != table.Shown || e.table.IsStale(r.Name) {
+			continue
+		}
+		isOpen, err := e.layers.IsOpen(layerOf(&r.Record))
+		if err != nil {
+			return err
+		}
+		if isOpen {
+			p.Dir, p.Parents, p.Disk, p.Volume = r.Dir, r.Parents, r.Disk, r.Volume
+			return nil
+		}
+	}
+	for name, err := range l.damaged {
+		if !e.table.IsStale(name) {
+			return err // nothing tells whether the layer is open
+		}
+	}
+	closeErr, _ := e.leave(l, l.mounts...)
+	return closeErr
+}
+
+// open opens the layer, unless another mount has. If that fails, and the layer is closed again or was never
+// opened, nothing is left to undo.
+func (e *engine) open(ctx context.Context, r *table.Mount) error {
+	if r.Volume != "" {
+		return nil
+	}
+	layer := layerOf(&r.Record)
+	mayBeOpen, err := e.layers.Open(ctx, layer)
+	if r.Volume = layer.Volume; !mayBeOpen {
+		r.State, r.Volume = table.Closed, ""
+	}
+	return err
+}
+
+// show shows the open layer at the target.
+func (e *engine) show(r *table.Mount) error {
+	if r.Binding {
+		return e.bind(r)
+	}
+	// A link outlives a power failure: that it is ours must be on the disk before it.
+	r.State = table.Linked
+	if err := r.Save(true); err != nil {
+		r.State = table.Opening
+		return err
+	}
+	return e.link(&r.Record)
+}
+
+// isShown reports whether the link or the binding that Mount made is at the target.
+func (e *engine) isShown(r *table.Record) (bool, error) {
+	switch {
+	case !r.Binding:
+		return isLinked(r)
+	case r.Unseen:
+		return true, nil // as far as can be known
+	}
+	isThere, err := e.findsLayer(r)
+	if winfs.NotExist(err) {
+		return false, nil
+	}
+	return isThere, errors.Wrap(err, "failed to look at the target")
+}
+
+// hide takes the layer away from the target, and restores what was there.
+func (e *engine) hide(r *table.Mount) error {
+	switch {
+	case r.Volume == "":
+		return nil // nothing has been done there, or all is undone
+	case r.State == table.Opening:
+		return e.removeMade(&r.Record)
+	case r.Binding:
+		return e.unbind(r)
+	default:
+		return e.unlink(&r.Record)
+	}
+}
+
+// leave unmounts some mounts of a layer: it hides the layer at their targets, closes it unless another target
+// shows it, and removes the records. What fails at a target is in hideErr, and does not keep the layer from
+// being closed. If the layer may still be open, closeErr says why. In both cases the record stays, so that
+// Unmount can be repeated.
+func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideErr error) {
+	leaving = slices.Clone(leaving)
+	isLast := slices.ContainsFunc(leaving, e.mayBeOpen) // whether the layer is to be closed
+	for name := range l.damaged {
+		isLast = isLast && e.table.IsStale(name) // or the layer may be shown there
+	}
+	others := slices.DeleteFunc(slices.Clone(l.mounts), func(r *table.Mount) bool { return slices.Contains(leaving, r) || !e.mayBeOpen(r) })
+	isLast = isLast && !slices.ContainsFunc(others, func(r *table.Mount) bool { return r.State == table.Shown })
+	if isLast {
+		leaving = append(leaving, others...) // which were killed, or they would have the lock
+	}
+	slices.SortStableFunc(leaving, func(a, b *table.Mount) int { return len(b.Resolved) - len(a.Resolved) }) // the deepest first
+	hideErrs := make([]error, len(leaving))
+	for i, r := range leaving {
+		hideErrs[i] = e.hideOnRecord(r)
+	}
+	if isLast {
+		closeErr = e.close(leaving, hideErrs)
+	}
+	for i, r := range leaving {
+		switch {
+		case closeErr != nil && e.mayBeOpen(r):
+			if hideErrs[i] == nil && r.State != table.Opening {
+				r.State = table.Opening // the target is as it was
+				closeErr = stderrors.Join(closeErr, r.Save(false))
+			}
+		case hideErrs[i] == nil:
+			hideErrs[i] = e.drop(r)
+		case isLast:
+			r.State = table.Closed
+			hideErrs[i] = stderrors.Join(hideErrs[i], r.Save(false))
+		}
+	}
+	return closeErr, stderrors.Join(hideErrs...)
+}
+
+// mayBeOpen reports whether the layer of a mount may be open because of that mount.
+func (e *engine) mayBeOpen(r *table.Mount) bool {
+	return r.State != table.Closed && !e.table.IsStale(r.Name)
+}
+
+// hideOnRecord records that the layer is about to be hidden at a target, and hides it. If it cannot be
+// recorded, as on a full disk, it is hidden all the same. The cost: if this process is then killed, the
+// directory that a link replaced may not come back.
+func (e *engine) hideOnRecord(r *table.Mount) error {
+	var saveErr error
+	if r.State == table.Shown || r.State == table.Linked {
+		if r.State == table.Shown && r.Directory && !r.Binding {
+			isThere, err := isLinked(&r.Record)
+			r.Directory = isThere || err != nil // if somebody has removed the link, nothing is put back
+		}
+		r.State = table.Leaving
+		saveErr = r.Save(false)
+	}
+	err := e.hide(r)
+	if err != nil {
+		err = stderrors.Join(err, saveErr)
+	}
+	return err
+}
+
+// close closes the layer of some mounts that have been hidden.
+func (e *engine) close(left []*table.Mount, hideErrs []error) error {
+	var layer *hcs.Layer
+	for i, r := range left {
+		if e.mayBeOpen(r) && (layer == nil || layer.Volume == "") {
+			layer = layerOf(&r.Record)
+		}
+		// The bind filter refuses to remove a binding below which another one lies.
+		if hideErrs[i] == nil || !r.Binding {
+			continue
+		}
+		inside, _, err := e.below(r.Resolved)
+		if i := slices.IndexFunc(inside, e.mayBeOpen); err == nil && i >= 0 {
+			return errors.Errorf("layer %s stays open: layers are mounted in it, such as at %s", r.Source, inside[i].Target)
+		}
+	}
+	return e.layers.Close(layer)
+}
+
+// drop removes a mount that is over from the table. If that fails, the record says that the layer is closed.
+func (e *engine) drop(r *table.Mount) error {
+	r.State, r.Volume = table.Closed, ""
+	if err := r.Remove(); err != nil {
+		return stderrors.Join(err, r.Save(false))
+	}
+	return nil
+}
+
+func layerOf(r *table.Record) *hcs.Layer {
+	return &hcs.Layer{Dir: r.Dir, Parents: r.Parents, Disk: hcs.Disk(r.Disk), Volume: r.Volume}
+}
+
+// withUndo adds to err the error of its undo, if there is one.
+func withUndo(err, undo error) error {
+	if undo == nil {
+		return err
+	}
+	return fmt.Errorf("%w; undo: %w", err, undo)
+}

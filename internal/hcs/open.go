@@ -1,0 +1,126 @@
+package hcs
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/winfs"
+)
+
+// Open activates and prepares a layer and fills in its Volume. Transient failures are retried until ctx ends.
+// If Open fails, it closes the layer again and reports whether the layer may still be open because of it.
+//
+// A layer that other code has open stays open. If it has a volume, the error matches ErrSharingViolation.
+func (l Layers) Open(ctx context.Context, layer *Layer) (mayBeOpen bool, err error) {
+	// ActivateLayer may succeed for a layer that other code has open, and PrepareLayer then fails. To undo
+	// ActivateLayer would close the layer for the other code. A volume may linger after a close.
+	var volume string
+	l.Pause.Until(ctx, func() bool {
+		volume = l.volumeOf(layer.Dir)
+		return volume == ""
+	})
+	if volume != "" {
+		return false, errors.Wrapf(ErrSharingViolation, "failed to open layer %s: it is open already, as %s", layer.Dir, volume)
+	}
+	tryAgain := false
+	err = l.Pause.Do(ctx, func(error) bool { return tryAgain && !mayBeOpen }, func() error {
+		layer.Volume = ""
+		tryAgain, mayBeOpen, err = l.tryOpen(ctx, layer)
+		return err
+	})
+	return mayBeOpen, err
+}
+
+// tryOpen is one attempt of Open. It also reports whether another attempt may succeed.
+func (l Layers) tryOpen(ctx context.Context, layer *Layer) (tryAgain, mayBeOpen bool, err error) {
+	err = errors.Wrapf(l.Calls.ActivateLayer(layer.Dir), "failed to activate layer %s", layer.Dir)
+	if err != nil {
+		tryAgain = winfs.IsAny(err, transientActivate...)
+		if l.isActivated(layer, err) {
+			mayBeOpen, err = l.undo(layer, err)
+		}
+		return tryAgain, mayBeOpen, err
+	}
+	err = errors.Wrapf(l.Calls.PrepareLayer(layer.Dir, layer.Parents), "failed to prepare layer %s", layer.Dir)
+	if err != nil {
+		tryAgain = winfs.IsAny(err, transientPrepare...)
+		// ActivateLayer did nothing for a layer without a disk, and the filter that keeps it from being
+		// prepared may be that of other code.
+		if tryAgain || layer.Disk == OwnDisk || l.mayHaveVolume(layer) {
+			mayBeOpen, err = l.undo(layer, err)
+		}
+		return tryAgain, mayBeOpen, err
+	}
+	if err = l.findVolume(ctx, layer); err != nil {
+		mayBeOpen, err = l.undo(layer, err)
+		return false, mayBeOpen, err
+	}
+	return false, true, nil
+}
+
+// isActivated reports whether an ActivateLayer that failed with err may have attached the disk all the same.
+func (l Layers) isActivated(layer *Layer, err error) bool {
+	switch {
+	case layer.Disk == NoDisk, errors.Is(err, ErrSharingViolation):
+		return false // in the second case other code has opened the layer, and must keep it
+	case layer.Disk == OwnDisk && winfs.IsAny(err, transient...):
+		return true // hcsshim has seen ERROR_NOT_READY for volumes that were late
+	}
+	return l.mayHaveVolume(layer) // of which Open saw none before
+}
+
+// mayHaveVolume reports whether HCS names a volume for a layer that was just activated. The volume may be late.
+// A layer with a kept disk may also have one if HCS names nothing at all, not even the directory of the layer.
+func (l Layers) mayHaveVolume(layer *Layer) bool {
+	if layer.Disk == NoDisk {
+		return false
+	}
+	isNamed := false
+	hasVolume := l.Pause.Until(context.Background(), func() bool {
+		path, err := l.mountPath(layer.Dir)
+		isNamed = isNamed || err == nil && path != ""
+		return err == nil && IsVolume(path) && isReachable(path)
+	})
+	return hasVolume || layer.Disk == KeptDisk && !isNamed
+}
+
+// findVolume fills in the Volume of an open layer. It waits for a volume that is not there yet. For a moment
+// HCS may also name the volume of an earlier activation, or none.
+func (l Layers) findVolume(ctx context.Context, layer *Layer) (err error) {
+	var path string
+	found := l.Pause.Until(ctx, func() bool {
+		if path, err = l.mountPath(layer.Dir); err != nil {
+			return !winfs.IsAny(err, transientMountPath...)
+		}
+		switch {
+		case IsVolume(path) && !isReachable(path):
+			err = errors.Wrapf(os.ErrNotExist, "failed to get mount path of layer %s: %s", layer.Dir, path)
+		case !IsVolume(path) && layer.Disk == OwnDisk, path == "" && layer.Disk == KeptDisk:
+			// The directory of a writable layer has its disk, and not its files. A read-only layer that
+			// has kept its disk has its directory.
+			err = errors.Errorf("failed to get mount path of layer %s: HCS names no volume, but %q", layer.Dir, path)
+		}
+		return err == nil
+	})
+	if !found && ctx.Err() != nil {
+		err = fmt.Errorf("%w (retries stopped: %w)", err, ctx.Err())
+	}
+	if err != nil {
+		return err
+	}
+	if layer.Volume = path; path == "" {
+		layer.Volume = layer.Dir
+	}
+	return nil
+}
+
+// undo closes a layer whose opening has failed with err, and reports whether it may still be open.
+func (l Layers) undo(layer *Layer, err error) (mayBeOpen bool, _ error) {
+	if closeErr := l.Close(layer); closeErr != nil {
+		return true, fmt.Errorf("%w; undo: %w", err, closeErr)
+	}
+	return false, err
+}

@@ -1,0 +1,34 @@
+//go:build !windows
+
+package table
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/winfs"
+)
+
+// openLocks opens the directory of locks, which stands in for the file that Windows has.
+func openLocks(path string) (*os.File, error) { return winfs.OpenPrivateDir(path) }
+
+// lockFile locks a file of that name, which is never removed: a lock on a file that has gone excludes nobody.
+func lockFile(locks *os.File, name string) (unlock func(), err error) {
+	file, err := winfs.OpenPrivate(filepath.Join(locks.Name(), name), os.O_CREATE)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
+		if err == nil {
+			return func() { _ = file.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			_ = file.Close()
+			return nil, &os.PathError{Op: "flock", Path: file.Name(), Err: err}
+		}
+	}
+}

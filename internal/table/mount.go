@@ -1,0 +1,119 @@
+package table
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/winfs"
+)
+
+// Mount is the record of a mount with its file. Only the holder of the layer's lock may save or remove it.
+type Mount struct {
+	Record
+	Name
+	table *Table
+	file  *os.File
+	size  int64 // of the whole lines in the file
+}
+
+// Create makes the file of a new mount, with its first line. It is not flushed: the line matters only while
+// the layer may be open, which it is not after a power failure.
+func (t *Table) Create(layer, target Key, r Record) (*Mount, error) {
+	m := &Mount{Record: r, Name: Name{t.boot, layer, target}, table: t}
+	err := t.whileBusy(func() (err error) {
+		m.file, err = winfs.OpenPrivate(t.path(m.Name), os.O_CREATE|os.O_EXCL)
+		return err
+	})
+	if err != nil {
+		return nil, errors.Wrap(err, "mount table")
+	}
+	if err := m.Save(false); err != nil {
+		return nil, joinUndo(err, m.Remove())
+	}
+	return m, nil
+}
+
+func (t *Table) path(n Name) string { return filepath.Join(t.mounts(), n.String()) }
+
+// Load returns the mount of that name. The error matches os.ErrNotExist if it has been unmounted meanwhile,
+// and ErrDamaged if its file is not what this package writes.
+//
+// A file without a line was made by a process that was killed before it did anything else. One of an earlier
+// start of Windows, of which no line counts, has lost its content in a power failure, before its target was
+// touched. Such a mount is Closed and has no target: there is nothing to do but to remove its file.
+func (t *Table) Load(n Name) (*Mount, error) {
+	m := &Mount{Name: n, table: t}
+	err := t.whileBusy(func() (err error) {
+		m.file, err = winfs.OpenPrivate(t.path(n), 0)
+		return err
+	})
+	if errors.Is(err, winfs.ErrUntrusted) {
+		return nil, m.damaged(err)
+	}
+	if err != nil {
+		return nil, errors.Wrap(err, "mount table")
+	}
+	data, err := io.ReadAll(m.file)
+	if err != nil {
+		m.Release()
+		return nil, errors.Wrap(err, "mount table")
+	}
+	var isTorn bool
+	m.Record, m.size, isTorn, err = decode(data)
+	if err == nil && m.State == "" {
+		if m.State = Closed; !isTorn && !t.IsStale(n) {
+			err = errors.New("no complete record")
+		}
+	}
+	if err != nil {
+		m.Release()
+		return nil, m.damaged(err)
+	}
+	return m, nil
+}
+
+func (m *Mount) damaged(err error) error {
+	return errors.WithStack(fmt.Errorf("mount table: %w %s: %w", ErrDamaged, m.table.path(m.Name), err))
+}
+
+// Save appends the record as it is now to its file, and flushes it if durable is set: something that outlives
+// a power failure, such as a link, depends on it. After a failure the table has the record as it was, unless
+// what was written cannot be cut off again, which is part of the error.
+func (m *Mount) Save(durable bool) error {
+	line := m.encode()
+	_, err := m.file.WriteAt(line, m.size)
+	if err == nil && durable {
+		err = m.file.Sync()
+	}
+	if err != nil {
+		err = joinUndo(err, m.file.Truncate(m.size)) // or the line could count all the same
+		return errors.Wrapf(err, "mount table: record layer %s at %s", m.Source, m.Target)
+	}
+	m.size += int64(len(line))
+	return nil
+}
+
+// Remove removes the mount from the table.
+func (m *Mount) Remove() error {
+	err := m.table.whileBusy(func() error { return winfs.RemoveOpen(m.file) })
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return errors.Wrapf(err, "mount table: remove the record of layer %s at %s", m.Source, m.Target)
+	}
+	return nil
+}
+
+// Release closes the file. Its error is of no use: what had to be durable was flushed before.
+func (m *Mount) Release() { _ = m.file.Close() }
+
+// Discard removes the file of that name, whatever it contains.
+func (t *Table) Discard(n Name) error {
+	err := t.whileBusy(func() error { return os.Remove(t.path(n)) })
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Wrap(err, "mount table")
+}

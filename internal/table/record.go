@@ -1,0 +1,114 @@
+package table
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/winpath"
+)
+
+// State is where a mount is. A process that is killed leaves its mount in the state that was recorded last.
+type State string
+
+const (
+	// Opening: the layer may be open, and the target is as it was before Mount. Mount is opening the layer, or
+	// Unmount has restored the target and could not close the layer.
+	Opening State = "opening"
+	// Linked: the layer is open, and the target may already show it.
+	Linked State = "linked"
+	// Shown: Mount has returned nil, and Unmount has not begun.
+	Shown State = "shown"
+	// Leaving: Unmount has begun, or the undo of a Mount. Both the target and the layer may be as before.
+	Leaving State = "leaving"
+	// Closed: the layer is closed, or the mount never opened it. Something is left to do at the target,
+	// such as removing a link that another program had locked.
+	Closed State = "closed"
+)
+
+// Record is what the table knows of a mount.
+type Record struct {
+	State State `json:"state"`
+	// Source is the directory of the layer as the caller gave it. Dir is the same directory without links on
+	// the way: HCS knows the layer by it, and a link may be gone at Unmount, or lead elsewhere.
+	Source  string   `json:"source"`
+	Dir     string   `json:"dir"`
+	Parents []string `json:"parents,omitempty"`
+	// Disk tells whether HCS attaches a disk for the layer (see hcs.Disk).
+	Disk string `json:"disk,omitempty"`
+	// Volume is the mount path of the open layer: its volume, or its directory if it has none.
+	Volume string `json:"volume,omitempty"`
+	// Target is the target as the caller gave it. Resolved is the same path without links on the way.
+	Target   string `json:"target"`
+	Resolved string `json:"resolved"`
+	// Directory is set if a directory stood at the target, and not if nothing did.
+	Directory bool `json:"directory,omitempty"`
+	// Binding is set if the bind filter shows the layer, and not a link.
+	Binding bool `json:"binding,omitempty"`
+	// ReadOnly is set if the bind filter refuses to write through the target.
+	ReadOnly bool `json:"readOnly,omitempty"`
+	// Made is the file ID of the directory that Mount made for a binding. It is "" if a process was killed
+	// just after it made the directory, or if Unmount has made it anew.
+	Made string `json:"made,omitempty"`
+	// Unseen is set until the process that bound the layer has found it at the target. Until then, that it is
+	// not found there tells nothing.
+	Unseen bool `json:"unseen,omitempty"`
+}
+
+// The file of a mount has a line for each state that the mount has been in. The last line that counts is the
+// record:
+//
+//	1 8a3c6c2e {"state":"shown","source":"C:\\layers\\2",…}
+//
+// A line has the version of the format, the CRC-32 of what it has besides, and the record. It counts if it
+// has its end and the right checksum: a process may be killed while it writes a line, and after a power
+// failure a part of it may be zeros. A reader ignores fields that it does not know, and loses them if it
+// writes. A field that an older build must not lose needs another version.
+const version = "1"
+
+// ErrDamaged is returned, wrapped, for a file of the table that is not what this package writes.
+var ErrDamaged = errors.New("damaged file")
+
+func (r *Record) encode() []byte {
+	text, _ := json.Marshal(r) // which cannot fail: JSON has all its types
+	return fmt.Appendf(nil, "%s %08x %s\n", version, checksum(version, text), text)
+}
+
+func checksum(version string, text []byte) uint32 {
+	return crc32.Update(crc32.ChecksumIEEE([]byte(version)), crc32.IEEETable, text)
+}
+
+// decode returns the record in a file, and the size of the whole lines. It returns a Record without a State if
+// no line counts, and isTorn reports then whether there is not even a whole line.
+func decode(data []byte) (r Record, size int64, isTorn bool, err error) {
+	lines := bytes.Split(data, []byte("\n"))
+	lines = lines[:len(lines)-1] // what follows the last end of a line
+	size = int64(bytes.LastIndexByte(data, '\n') + 1)
+	for i := len(lines) - 1; i >= 0; i-- {
+		found, rest, _ := bytes.Cut(lines[i], []byte(" "))
+		sum, text, _ := bytes.Cut(rest, []byte(" "))
+		if string(sum) != fmt.Sprintf("%08x", checksum(string(found), text)) {
+			continue
+		}
+		if string(found) != version {
+			return Record{}, 0, false, errors.Errorf("unknown format version %.20q", found)
+		}
+		if err := json.Unmarshal(text, &r); err != nil {
+			return Record{}, 0, false, errors.WithStack(err)
+		}
+		return r, size, false, r.check()
+	}
+	return Record{}, 0, len(lines) == 0, nil
+}
+
+// check returns an error for what no Mount records, and for a directory that HCS must not be called for.
+func (r *Record) check() error {
+	switch r.State {
+	case Opening, Linked, Shown, Leaving, Closed:
+		return winpath.CheckLayer(r.Dir)
+	}
+	return errors.Errorf("unknown state %.20q", r.State)
+}

@@ -1,0 +1,241 @@
+// Package table is the mount table: a directory with a file for each mount, so that any process can unmount
+// what another one has mounted.
+//
+//	mounts/<boot>-<layer>-<target>   the record of a mount
+//	lock                             see LockLayer and LockTarget
+//
+// The name of a file says in which start of Windows the layer was mounted, which layer it is, and at which
+// target. A listing of the names is the index, so nothing can contradict the records.
+//
+// A file is changed only under the lock of its layer. It is read without a lock to list mounts. Reading,
+// making and removing a file are retried while another program, such as a scanner, has it open.
+package table
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	stderrors "errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/retry"
+	"github.com/seed-941ae793/mount/internal/winfs"
+)
+
+// Table is a mount table as one process uses it, in one start of Windows.
+type Table struct {
+	dir   string
+	boot  string
+	pause retry.Pause
+	locks keyLocks
+
+	mu       sync.Mutex
+	held     []*os.File // its directories and locks, see hold
+	resolved string     // "" until Resolved
+}
+
+// New returns the table in dir, which is made when it is first needed. Boot is the ID of this start of
+// Windows (see Boot).
+func New(dir, boot string, pause retry.Pause) *Table {
+	return &Table{dir: dir, boot: boot, pause: pause, locks: keyLocks{locks: map[string]*keyLock{}}}
+}
+
+// Resolved returns the directory of the table without links on the way.
+func (t *Table) Resolved() (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.resolved == "" {
+		name, err := winfs.Resolve(t.dir)
+		if err != nil {
+			return "", errors.Wrap(err, "mount table")
+		}
+		t.resolved = name.Path
+	}
+	return t.resolved, nil
+}
+
+// Key stands for a path: all names of a file have the same key.
+type Key string
+
+// KeyOf returns the key of a name.
+func KeyOf(name winfs.Name) Key {
+	sum := sha256.Sum256([]byte(name.Folded()))
+	return Key(hex.EncodeToString(sum[:16]))
+}
+
+// Name is the name of a mount's file.
+type Name struct {
+	boot string
+	// LayerKey and TargetKey stand for the layer's directory and the target.
+	LayerKey, TargetKey Key
+}
+
+func (n Name) String() string { return n.boot + "-" + string(n.LayerKey) + "-" + string(n.TargetKey) }
+
+// IsStale reports whether the layer was mounted before Windows was started. HCS forgets all layers, and the
+// bind filter all bindings, when Windows shuts down.
+func (t *Table) IsStale(n Name) bool { return n.boot != t.boot }
+
+// At returns the names of the mounts at a target. There is one, unless a power failure has brought back a file
+// that was removed.
+func (t *Table) At(target Key) ([]Name, error) { return t.match("*-" + string(target)) }
+
+// Of returns the names of the mounts of a layer.
+func (t *Table) Of(layer Key) ([]Name, error) { return t.match("*-" + string(layer) + "-*") }
+
+// All returns the names of all mounts.
+func (t *Table) All() ([]Name, error) { return t.match("*") }
+
+func (t *Table) match(pattern string) ([]Name, error) {
+	if isThere, err := t.hold(false); err != nil || !isThere {
+		return nil, err // without a table nothing is mounted
+	}
+	var names []Name
+	err := t.whileBusy(func() error {
+		files, err := winfs.Match(t.mounts(), pattern)
+		names = nil
+		for _, file := range files {
+			if parts := strings.Split(file, "-"); len(parts) == 3 {
+				names = append(names, Name{parts[0], Key(parts[1]), Key(parts[2])})
+			}
+		}
+		return err
+	})
+	return names, errors.Wrap(err, "mount table")
+}
+
+func (t *Table) mounts() string { return filepath.Join(t.dir, "mounts") }
+
+// whileBusy runs try, which opens, makes or removes a file, and retries it while another program has the file
+// open. No context ends that: the pauses take less than half a second.
+func (t *Table) whileBusy(try func() error) error {
+	return t.pause.Do(context.Background(), winfs.IsBusy, try)
+}
+
+// hold makes the table, if mayMake is set, or makes sure that the directory there can be trusted, and holds it
+// open, so that no other directory can take its place. A directory that an untrusted user made there in
+// advance, as everybody may in %ProgramData%, is moved aside.
+func (t *Table) hold(mayMake bool) (isThere bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.held != nil {
+		return true, nil
+	}
+	if _, err := os.Lstat(t.dir); errors.Is(err, os.ErrNotExist) && !mayMake {
+		return false, nil
+	}
+	try := func() (err error) {
+		t.held, err = holdDir(t.dir)
+		return err
+	}
+	err = t.whileBusy(try)
+	if errors.Is(err, winfs.ErrUntrusted) {
+		var moveErr error
+		if winfs.CheckOwner(t.dir) != nil { // or it is the table of somebody who is trusted, and may have live mounts
+			aside := fmt.Sprintf("%s.untrusted-%x", t.dir, time.Now().UnixNano())
+			moveErr = t.whileBusy(func() error { return winfs.MoveUntrusted(t.dir, aside) })
+		}
+		if retryErr := t.whileBusy(try); retryErr == nil || moveErr == nil { // another process may have moved it
+			err = retryErr
+		} else {
+			err = fmt.Errorf("%w; moving it aside: %w", err, moveErr)
+		}
+	}
+	return err == nil, errors.Wrap(err, "mount table")
+}
+
+// holdDir makes the directory of a table and what is in it, or makes sure that what is there can be trusted. It
+// opens them; the locks are the last.
+func holdDir(dir string) (held []*os.File, err error) {
+	if err := CheckDir(dir); err != nil { // before the access list is changed
+		return nil, err
+	}
+	var file *os.File
+	for _, name := range []string{"", "mounts", "lock"} {
+		if path := filepath.Join(dir, name); name == "lock" {
+			file, err = openLocks(path)
+		} else {
+			file, err = winfs.OpenPrivateDir(path)
+		}
+		if err != nil {
+			release(held)
+			return nil, err
+		}
+		held = append(held, file)
+	}
+	return held, nil
+}
+
+func release(held []*os.File) {
+	for _, file := range held {
+		_ = file.Close() // opened to be held, and not written to
+	}
+}
+
+// CheckDir returns an error if dir is a directory that contains anything but a mount table, whose access list
+// must not be changed. A directory that an untrusted user owns is not checked: it is moved aside.
+func CheckDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) || winfs.CheckOwner(dir) != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, file := range entries {
+		if name := file.Name(); name != "mounts" && name != "lock" {
+			return errors.Errorf("%s contains %q, which is not part of a mount table", dir, name)
+		}
+	}
+	return nil
+}
+
+// LockTarget locks a target against other goroutines and processes. It keeps two Mounts from the same target.
+// Mount takes it before the lock of the layer; nobody holds two locks of a kind.
+func (t *Table) LockTarget(target Key) (unlock func(), err error) {
+	return t.lock("t" + string(target))
+}
+
+// LockLayer locks a layer against other goroutines and processes. Its holder alone may change the records of
+// the layer and call HCS for it.
+func (t *Table) LockLayer(layer Key) (unlock func(), err error) { return t.lock("l" + string(layer)) }
+
+func (t *Table) lock(name string) (unlock func(), err error) {
+	if _, err := t.hold(true); err != nil {
+		return nil, err
+	}
+	unlockHere := t.locks.lock(name)
+	var unlockFile func()
+	err = t.whileBusy(func() (err error) {
+		unlockFile, err = lockFile(t.held[len(t.held)-1], name)
+		return err
+	})
+	if err != nil {
+		unlockHere()
+		return nil, errors.Wrap(err, "mount table: lock")
+	}
+	return func() { unlockFile(); unlockHere() }, nil
+}
+
+// Close gives up the directory of the table. It is for tests: Windows removes no directory that is held.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	release(t.held)
+	t.held = nil
+}
+
+// joinUndo returns err, joined with the error of its undo if there is one.
+func joinUndo(err, undo error) error {
+	if undo == nil {
+		return err
+	}
+	return stderrors.Join(err, errors.WithMessage(undo, "undo"))
+}

@@ -1,0 +1,45 @@
+package winfs
+
+import (
+	"unsafe"
+
+	"github.com/pkg/errors"
+	"golang.org/x/sys/windows"
+
+	"github.com/seed-941ae793/mount/internal/winpath"
+)
+
+// finalName returns the name of a file that exists.
+func finalName(path string) (name Name, err error) {
+	err = withFile("resolve", path, windows.FILE_READ_ATTRIBUTES, 0, func(file windows.Handle) error {
+		var info uint32 // FILE_CASE_SENSITIVE_INFO, which Windows Server 2019 and later have, on NTFS
+		if windows.GetFileInformationByHandleEx(file, windows.FileCaseSensitiveInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info))) == nil {
+			name.CaseSensitive = info&1 != 0
+		}
+		if name.IsDir, err = isDirectory(file); err == nil {
+			name.Path, err = pathOf(file)
+		}
+		return err
+	})
+	return name, err
+}
+
+// pathOf returns the path of an open file: by its drive or share, or else the GUID of its volume, or else
+// its device. Its error does not match os.ErrNotExist, since the file is there.
+func pathOf(file windows.Handle) (string, error) {
+	const volumeNameDOS, volumeNameGUID, volumeNameNT = 0, 1, 2
+	buf := make([]uint16, windows.MAX_PATH)
+	var err error
+	for form, prefix := range []string{volumeNameDOS: "", volumeNameGUID: "", volumeNameNT: `\\?\GLOBALROOT`} {
+		var n uint32
+		n, err = windows.GetFinalPathNameByHandle(file, &buf[0], uint32(len(buf)), uint32(form))
+		if err == nil && n >= uint32(len(buf)) && n < winpath.Max {
+			buf = make([]uint16, n+1)
+			n, err = windows.GetFinalPathNameByHandle(file, &buf[0], uint32(len(buf)), uint32(form))
+		}
+		if err == nil && n < uint32(len(buf)) {
+			return prefix + windows.UTF16ToString(buf), nil
+		}
+	}
+	return "", errors.Errorf("the system has no name for it: %v", err)
+}

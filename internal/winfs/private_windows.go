@@ -1,0 +1,201 @@
+package winfs
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+
+	"github.com/pkg/errors"
+	"golang.org/x/sys/windows"
+)
+
+// private is the security of files of our own: Administrators own them, and only they and SYSTEM have access.
+// P keeps a file from inheriting more from the directory above.
+var private = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
+	return securityOf("O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)")
+})
+
+func securityOf(sddl string) (*windows.SecurityAttributes, error) {
+	sd, err := windows.SecurityDescriptorFromString(sddl)
+	sa := &windows.SecurityAttributes{SecurityDescriptor: sd}
+	sa.Length = uint32(unsafe.Sizeof(*sa))
+	return sa, errors.WithStack(err)
+}
+
+// MakePrivateDir makes a directory that only Administrators and SYSTEM can use, unless there is something at path.
+func MakePrivateDir(path string) error {
+	sa, err := private()
+	if err == nil {
+		err = withPath("mkdir", path, func(p *uint16) error { return windows.CreateDirectory(p, sa) })
+	}
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// OpenPrivateDir opens the directory at path, or makes it so that only Administrators and SYSTEM can use it.
+// It gives a directory that inherits its access list that of one it makes: an administrator may have made it
+// by hand. While the directory is open nobody can rename or remove it, nor one above it ([MS-FSA]
+// 2.1.5.1.2.2): deletion is not shared. The error matches ErrUntrusted if the owner is not trusted, and it
+// is ERROR_DIRECTORY if path is a link or a file.
+func OpenPrivateDir(path string) (*os.File, error) {
+	if err := MakePrivateDir(path); err != nil {
+		return nil, err
+	}
+	const access = windows.FILE_LIST_DIRECTORY | windows.FILE_READ_ATTRIBUTES | windows.READ_CONTROL | windows.WRITE_DAC
+	handle, err := createFile(path, access, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE, nil, windows.OPEN_EXISTING,
+		windows.FILE_FLAG_BACKUP_SEMANTICS|windows.FILE_FLAG_OPEN_REPARSE_POINT)
+	if err != nil {
+		if errors.Is(err, os.ErrPermission) && CheckOwner(path) != nil {
+			err = errors.WithStack(fmt.Errorf("%w: %w", ErrUntrusted, err))
+		}
+		return nil, err
+	}
+	dir := os.NewFile(uintptr(handle), path)
+	err = checkOwner(dir)
+	if err == nil {
+		err = errors.WithMessage(checkDirectory(handle), path)
+	}
+	if err == nil {
+		err = protect(dir)
+	}
+	if err != nil {
+		_ = dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// protect gives a directory the access list of private, unless its own is protected.
+func protect(dir *os.File) error {
+	handle := windows.Handle(dir.Fd())
+	sd, err := windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
+	if err == nil {
+		control, _, controlErr := sd.Control()
+		if controlErr == nil && control&windows.SE_DACL_PROTECTED != 0 {
+			return nil
+		}
+		var sa *windows.SecurityAttributes
+		if sa, err = private(); err == nil {
+			err = setAccess(handle, sa)
+		}
+	}
+	return errors.Wrapf(err, "protect %s", dir.Name())
+}
+
+func setAccess(file windows.Handle, sa *windows.SecurityAttributes) error {
+	// SetSecurityInfo would also change what is in a directory, and perhaps follow a link there.
+	const what = windows.DACL_SECURITY_INFORMATION | windows.PROTECTED_DACL_SECURITY_INFORMATION
+	return errors.WithStack(windows.SetKernelObjectSecurity(file, what, sa.SecurityDescriptor))
+}
+
+// OpenPrivate opens a file of our own, or makes it if flag has os.O_CREATE; with os.O_EXCL it must be absent.
+// A link is opened itself. The error matches ErrUntrusted if the owner is not trusted.
+func OpenPrivate(path string, flag int) (*os.File, error) {
+	disposition := uint32(windows.OPEN_EXISTING)
+	switch flag & (os.O_CREATE | os.O_EXCL) {
+	case os.O_CREATE:
+		disposition = windows.OPEN_ALWAYS
+	case os.O_CREATE | os.O_EXCL:
+		disposition = windows.CREATE_NEW
+	}
+	sa, err := private()
+	if err != nil {
+		return nil, err
+	}
+	const access = windows.GENERIC_READ | windows.GENERIC_WRITE | windows.DELETE
+	handle, err := createFile(path, access, shareAll, sa, disposition, windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(handle), path)
+	if disposition != windows.CREATE_NEW {
+		if err := checkOwner(file); err != nil {
+			_ = file.Close()
+			return nil, err
+		}
+	}
+	return file, nil
+}
+
+// RemoveOpen removes a file that OpenPrivate has opened, and closes it.
+func RemoveOpen(file *os.File) error {
+	err := removeOpen(windows.Handle(file.Fd()))
+	if err != nil {
+		return &os.PathError{Op: "remove", Path: file.Name(), Err: err}
+	}
+	return file.Close()
+}
+
+// MoveUntrusted renames the directory at from to to, unless its owner is trusted: then the error matches
+// os.ErrExist. What it has checked is what it renames: nobody else can rename the directory while it is open
+// and deletion is not shared. A mount table that a process uses cannot be opened so.
+func MoveUntrusted(from, to string) error {
+	handle, err := createFile(from, windows.DELETE, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE, nil, windows.OPEN_EXISTING,
+		windows.FILE_FLAG_BACKUP_SEMANTICS|windows.FILE_FLAG_OPEN_REPARSE_POINT)
+	if err != nil {
+		return err
+	}
+	defer windows.CloseHandle(handle)
+	if CheckOwner(from) == nil {
+		return &os.PathError{Op: "move aside", Path: from, Err: os.ErrExist}
+	}
+	name, err := windows.UTF16FromString(to)
+	if err != nil {
+		return &os.PathError{Op: "move aside", Path: from, Err: err}
+	}
+	// FILE_RENAME_INFO
+	type header struct {
+		replace uint32
+		root    windows.Handle
+		length  uint32
+		name    [1]uint16
+	}
+	buf := make([]byte, int(unsafe.Sizeof(header{}))+2*len(name))
+	info := (*header)(unsafe.Pointer(&buf[0]))
+	info.length = uint32(2 * (len(name) - 1))
+	copy(unsafe.Slice(&info.name[0], len(name)), name)
+	if err := windows.SetFileInformationByHandle(handle, windows.FileRenameInfo, &buf[0], uint32(len(buf))); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// CheckOwner returns an error that matches ErrUntrusted unless path is a directory whose owner is trusted, also
+// if it cannot be opened. An untrusted owner can keep everybody else from reading even who that is.
+func CheckOwner(path string) error {
+	if info, err := os.Lstat(path); err == nil && info.IsDir() { // of a link, the next call would look at what it leads to
+		// CreateFile would ask for more rights than an owner always has.
+		sd, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
+		if err == nil && checkOwnerOf(sd, path) == nil {
+			return nil
+		}
+	}
+	return errors.Wrapf(ErrUntrusted, "owner of %s", path)
+}
+
+func checkOwner(file *os.File) error {
+	sd, err := windows.GetSecurityInfo(windows.Handle(file.Fd()), windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
+	if err != nil {
+		return &os.PathError{Op: "get owner", Path: file.Name(), Err: err}
+	}
+	return checkOwnerOf(sd, file.Name())
+}
+
+func checkOwnerOf(sd *windows.SECURITY_DESCRIPTOR, path string) error {
+	user, err := currentUser()
+	if err != nil {
+		return errors.WithStack(err)
+	}
+	owner, _, err := sd.Owner()
+	if err != nil || owner.IsWellKnown(windows.WinBuiltinAdministratorsSid) || owner.IsWellKnown(windows.WinLocalSystemSid) || owner.Equals(user.User.Sid) {
+		return errors.WithStack(err)
+	}
+	return errors.Wrapf(ErrUntrusted, "%s belongs to %s", path, owner)
+}
+
+var currentUser = sync.OnceValues(func() (*windows.Tokenuser, error) {
+	return windows.GetCurrentProcessToken().GetTokenUser()
+})

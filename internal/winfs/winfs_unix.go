@@ -1,0 +1,129 @@
+//go:build !windows
+
+package winfs
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/pkg/errors"
+)
+
+// Link makes a link with that text at path.
+func Link(text, path string) error { return os.Symlink(text, path) }
+
+// ReadLink returns the text of a link. Its error matches ErrNotLink if there is something else.
+func ReadLink(path string) (string, error) {
+	text, err := os.Readlink(path)
+	if errors.Is(err, syscall.EINVAL) {
+		err = &os.PathError{Op: "read link", Path: path, Err: ErrNotLink}
+	}
+	return text, err
+}
+
+// RemoveLink removes the link at path if its text is text, and otherwise does nothing. It flushes the change of the
+// directory.
+func RemoveLink(path, text string) error {
+	now, err := ReadLink(path)
+	if errors.Is(err, ErrNotLink) || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil || now != text {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return dir.Sync()
+}
+
+// RemoveDir removes the directory at path if it is empty.
+func RemoveDir(path string) error {
+	if err := syscall.Rmdir(path); err != nil {
+		return &os.PathError{Op: "remove directory", Path: path, Err: err}
+	}
+	return nil
+}
+
+// FileID returns the ID of the file at path. A link is not followed.
+func FileID(path string) (ID, error) {
+	var stat syscall.Stat_t
+	if err := syscall.Lstat(path, &stat); err != nil {
+		return ID{}, &os.PathError{Op: "identify", Path: path, Err: err}
+	}
+	return ID{uint64(stat.Dev), strconv.FormatUint(stat.Ino, 16)}, nil
+}
+
+func finalName(path string) (Name, error) {
+	final, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return Name{}, err
+	}
+	info, err := os.Stat(final)
+	return Name{Path: final, CaseSensitive: true, IsDir: err == nil && info.IsDir()}, err
+}
+
+func longName(_, base string) string { return base }
+
+// Match returns the names in a directory that match a pattern, in which * stands for any text. The pattern begins
+// with one, and may end with one: path.Match would take most of the time of a mount if there are many.
+func Match(dir, pattern string) ([]string, error) {
+	file, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	names, err := file.Readdirnames(-1)
+	matches := strings.HasSuffix
+	if strings.HasSuffix(pattern, "*") {
+		matches = strings.Contains
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return !matches(name, strings.Trim(pattern, "*")) }), err
+}
+
+// IsBusy reports whether an error may come from another program that has a file open for a moment.
+func IsBusy(err error) bool { return errors.Is(err, syscall.EBUSY) }
+
+// MakePrivateDir makes a directory, unless there is something at path.
+func MakePrivateDir(path string) error {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// OpenPrivateDir opens the directory at path, or makes it.
+func OpenPrivateDir(path string) (*os.File, error) {
+	if err := MakePrivateDir(path); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+}
+
+// OpenPrivate opens a file of our own, or makes it if flag has os.O_CREATE.
+func OpenPrivate(path string, flag int) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|flag, 0o600)
+}
+
+// RemoveOpen removes a file that OpenPrivate has opened, and closes it.
+func RemoveOpen(file *os.File) error {
+	if err := os.Remove(file.Name()); err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// MoveUntrusted renames the directory at from to to.
+func MoveUntrusted(from, to string) error { return os.Rename(from, to) }
+
+// CheckOwner returns nil: here every owner is trusted.
+func CheckOwner(string) error { return nil }

@@ -1,0 +1,278 @@
+// Package winpath looks at Windows paths as text. It gives the same answers on every system and never
+// looks at the disk.
+package winpath
+
+import (
+	"path/filepath"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/pkg/errors"
+)
+
+// Max is the length of the longest path that Windows takes, in UTF-16 units with the terminating NUL: a
+// UNICODE_STRING counts its bytes in 16 bits.
+const Max = 32767
+
+// Check returns an error if path is not absolute, or if Windows would act on another file than the one that
+// path names.
+func Check(path string) error {
+	if err := CheckText(path); err != nil {
+		return err
+	}
+	if !isAbs(path) {
+		return errors.Errorf("path %q is not absolute", path)
+	}
+	return checkElements(path)
+}
+
+// CheckText returns an error if path is empty, too long, not valid Unicode, or contains a NUL.
+func CheckText(path string) error {
+	switch {
+	case path == "":
+		return errors.New("path is empty")
+	case strings.IndexByte(path, 0) >= 0:
+		return errors.Errorf("path %q contains a NUL", path)
+	case !utf8.ValidString(path):
+		return errors.Errorf("path %q is not valid Unicode", path)
+	case len(path) >= Max && len(utf16.Encode([]rune(path))) >= Max:
+		return errors.Errorf("path %.64q… is longer than Windows allows (%d)", path, Max)
+	}
+	return nil
+}
+
+func checkElements(path string) error {
+	if filepath.Separator != '\\' && Volume(path) == "" {
+		return nil // a path of this system, which reads names as they are
+	}
+	for _, element := range Elements(path) {
+		if err := CheckElement(element); err != nil {
+			return errors.WithMessagef(err, "path %q", path)
+		}
+	}
+	return nil
+}
+
+// CheckElement returns an error if Windows reads a name as something else: a stream of a file (a:b), a
+// wildcard, a device, which is in every directory (CON, nul.txt), or a name without the dots or spaces
+// at its end.
+func CheckElement(element string) error {
+	if element == "" || element == "." || element == ".." {
+		return nil
+	}
+	if strings.IndexByte(element, ':') >= 0 {
+		return errors.Errorf("element %q contains a colon", element)
+	}
+	if strings.ContainsAny(element, `<>"|?*`) {
+		return errors.Errorf("element %q contains a wildcard or reserved character", element)
+	}
+	if last := element[len(element)-1]; last == '.' || last == ' ' {
+		return errors.Errorf("element %q ends in a dot or a space, which Windows drops", element)
+	}
+	if isDevice(element) {
+		return errors.Errorf("element %q is the name of a device", element)
+	}
+	return nil
+}
+
+// isDevice reports whether Windows reserves name in every directory, with or without an extension. Windows
+// 11 allows some of these names with an extension; refusing them everywhere is safe.
+// https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+func isDevice(name string) bool {
+	if dot := strings.IndexByte(name, '.'); dot >= 0 {
+		name = name[:dot]
+	}
+	name = strings.ToUpper(strings.TrimRight(name, " "))
+	switch name {
+	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
+		return true
+	}
+	port := strings.HasPrefix(name, "COM") || strings.HasPrefix(name, "LPT")
+	return port && utf8.RuneCountInString(name) == 4 && strings.ContainsAny(name[3:], "0123456789¹²³")
+}
+
+// CheckLayer is Check for the directory of a layer, which must also have an ID.
+func CheckLayer(dir string) error {
+	if err := Check(dir); err != nil {
+		return err
+	}
+	return CheckID(dir)
+}
+
+// CheckID returns an error if path has no layer ID. HCS takes the last element of a path as the ID and the
+// rest as the directory of all layers: without an ID it would act on that directory. hcsshim makes the ID of
+// a parent in the same way (internal/wclayer, LayerID).
+func CheckID(path string) error {
+	if IsRoot(path) {
+		return errors.Errorf("%q is the root of a volume", path)
+	}
+	switch last := Last(path); last {
+	case "", ".", "..":
+		return errors.Errorf("last element of %q is %q", path, last)
+	}
+	return nil
+}
+
+// Abs returns path, made absolute and clean, or an error for which Check has a reason.
+func Abs(path string) (string, error) {
+	// The elements are checked first: on Windows filepath.Abs drops dots and spaces at the end of a name.
+	err := CheckText(path)
+	if err == nil {
+		err = checkElements(path)
+	}
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return "", errors.WithStack(err)
+	}
+	return path, Check(path)
+}
+
+// IsAbs reports whether path is absolute on Windows.
+func IsAbs(path string) bool {
+	volume := Volume(path)
+	if len(volume) == 2 { // C:x is relative to the current directory of drive C
+		return len(path) > 2 && isSeparator(path[2])
+	}
+	return volume != ""
+}
+
+// isAbs reports whether path is absolute on Windows or, in tests elsewhere, on that system.
+func isAbs(path string) bool {
+	return IsAbs(path) || filepath.Separator == '/' && strings.HasPrefix(path, "/")
+}
+
+// Volume returns the part of path that names a volume: `C:`, `\\server\share`, or what follows `\\?\` up
+// to a volume or share. It returns "" for the device namespace `\\.\`, which is not for files.
+func Volume(path string) string {
+	if hasDrive(path) {
+		return path[:2]
+	}
+	if len(path) < 3 || !isSeparator(path[0]) || !isSeparator(path[1]) {
+		return ""
+	}
+	if path[2] == '.' && (len(path) == 3 || isSeparator(path[3])) {
+		return ""
+	}
+	if path[2] != '?' || len(path) < 4 || !isSeparator(path[3]) {
+		return path[:shareEnd(path, 2)]
+	}
+	if len(path) >= 8 && strings.EqualFold(path[4:7], "UNC") && isSeparator(path[7]) {
+		return path[:shareEnd(path, 8)]
+	}
+	end := elementEnd(path, 4)
+	if name := path[4:end]; name == "" || strings.IndexByte(name, ':') >= 0 && !(hasDrive(name) && len(name) == 2) {
+		return ""
+	}
+	return path[:end]
+}
+
+// shareEnd returns where `server\share`, which begins at start, ends, or 0 if one of the two is missing.
+func shareEnd(path string, start int) int {
+	server := elementEnd(path, start)
+	if server == start || server == len(path) {
+		return 0
+	}
+	share := elementEnd(path, server+1)
+	if share == server+1 {
+		return 0
+	}
+	return share
+}
+
+func elementEnd(path string, start int) int {
+	for start < len(path) && !isSeparator(path[start]) {
+		start++
+	}
+	return start
+}
+
+func hasDrive(path string) bool {
+	return len(path) >= 2 && path[1] == ':' &&
+		('a' <= path[0] && path[0] <= 'z' || 'A' <= path[0] && path[0] <= 'Z')
+}
+
+func isSeparator(c byte) bool { return c == '\\' || c == '/' }
+
+// IsRoot reports whether path is the root of a volume.
+func IsRoot(path string) bool {
+	rest := path[len(Volume(path)):]
+	return rest == "" || len(rest) == 1 && isSeparator(rest[0])
+}
+
+// Elements returns the elements of path after its volume. The root of a volume has none. A separator at the
+// end makes an empty last element.
+func Elements(path string) []string {
+	if IsRoot(path) {
+		return nil
+	}
+	rest := path[len(Volume(path)):]
+	if isSeparator(rest[0]) {
+		rest = rest[1:]
+	}
+	return strings.Split(strings.ReplaceAll(rest, `\`, `/`), "/")
+}
+
+// Last returns what follows the last separator of path.
+func Last(path string) string { return path[strings.LastIndexAny(path, `\/`)+1:] }
+
+// Fold returns the same text for all paths that Windows takes for equal. It compares units of UTF-16 in
+// upper case: the Kelvin sign is a letter of its own, and above U+FFFF there is no case.
+func Fold(path string) string {
+	return strings.Map(func(r rune) rune {
+		if lower := unicode.ToLower(r); r <= 0xffff && unicode.ToUpper(lower) == r {
+			return lower
+		}
+		return r
+	}, path)
+}
+
+// Verbatim returns path in the form in which Windows names an open file.
+func Verbatim(path string) string {
+	switch {
+	case strings.HasPrefix(path, `\\?\`):
+		return path
+	case strings.HasPrefix(path, `\\`):
+		return `\\?\UNC` + path[1:]
+	default:
+		return `\\?\` + path
+	}
+}
+
+// Plain returns a path on a drive without `\\?\` before it, as most programs write it. A path that is too
+// long for them keeps it.
+func Plain(path string) string {
+	const maxPlain = 260 // MAX_PATH
+	if bare, is := strings.CutPrefix(path, `\\?\`); is && len(bare) < maxPlain && hasDrive(bare) {
+		return bare
+	}
+	return path
+}
+
+// Comparable returns the same text for all spellings of a path that leads through no link. Windows stores the
+// link texts `C:\x` and `\\?\C:\x` as `\??\C:\x`, and `\\server\share` as `\??\UNC\server\share`.
+func Comparable(path string) string {
+	path = strings.TrimPrefix(strings.TrimPrefix(path, `\??\`), `\\?\`)
+	if len(path) > 4 && strings.EqualFold(path[:4], `UNC\`) {
+		path = `\\` + path[4:]
+	}
+	path = Fold(strings.TrimRight(path, `\`))
+	if len(path) > 1 {
+		path = strings.TrimSuffix(path, separator)
+	}
+	return path
+}
+
+// Equal reports whether two paths lead to the same place if neither leads through a link.
+func Equal(a, b string) bool { return Comparable(a) == Comparable(b) }
+
+// Contains reports whether path is dir or lies below it, if neither leads through a link.
+func Contains(dir, path string) bool {
+	dir, path = Comparable(dir), Comparable(path)
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, separator)+separator)
+}
+
+const separator = string(filepath.Separator)

@@ -1,0 +1,205 @@
+package mount
+
+import (
+	stderrors "errors"
+	"slices"
+
+	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/hcs"
+	"github.com/seed-941ae793/mount/internal/table"
+	"github.com/seed-941ae793/mount/internal/winfs"
+	"github.com/seed-941ae793/mount/internal/winpath"
+)
+
+// unmountAll unmounts path until nothing is left to unmount, and reports whether it was a target.
+func (e *engine) unmountAll(path string) (wasTarget bool, err error) {
+	for {
+		again, err := e.unmount(path)
+		if wasTarget = wasTarget || again; !again || err != nil {
+			return wasTarget, err
+		}
+	}
+}
+
+// unmount unmounts what is at path, which is a target or the directory of a layer, and reports whether it was
+// a target.
+func (e *engine) unmount(path string) (wasTarget bool, err error) {
+	if path == "" {
+		return false, nil
+	}
+	path, err = winpath.Abs(path)
+	if err != nil {
+		return false, errors.WithMessage(err, "failed to unmount")
+	}
+	target, parent, resolveErr := winfs.ResolveParent(path) // as far as it can be resolved
+	if wasTarget, err := e.unmountTarget(table.KeyOf(target), nil); wasTarget || err != nil {
+		return wasTarget, err
+	}
+	if !parent.IsDir {
+		if lost, err := e.at(path); len(lost) > 0 || err != nil {
+			return true, stderrors.Join(err, e.unmountEach(lost))
+		}
+	}
+	if resolveErr != nil {
+		return false, errors.WithMessagef(resolveErr, "failed to unmount %s", path)
+	}
+	dir, err := winfs.Resolve(path)
+	if err != nil {
+		return false, errors.WithMessagef(err, "failed to unmount %s", path)
+	}
+	if !winpath.Equal(dir.Path, target.Path) {
+		// The path is a link. What it leads to may be the Source of a layer. A layer that is in no record may
+		// be what other code shows by the link.
+		if names, err := e.table.Of(table.KeyOf(dir)); err != nil || len(names) == 0 {
+			return false, err
+		}
+		// A concurrent Mount may be creating the link, for a layer that has other targets: wait for its lock
+		// and look again.
+		unlock, err := e.table.LockTarget(table.KeyOf(target))
+		if err != nil {
+			return false, err
+		}
+		defer unlock()
+		if wasTarget, err := e.unmountTarget(table.KeyOf(target), nil); wasTarget || err != nil {
+			return wasTarget, err
+		}
+		if dir, err = winfs.Resolve(path); err != nil {
+			return false, errors.WithMessagef(err, "failed to unmount %s", path)
+		}
+	}
+	return false, e.unmountLayer(path, dir)
+}
+
+// unmountTarget unmounts what is mounted at a target, and reports whether anything was. A mount for which check
+// returns an error stays; check may be nil.
+func (e *engine) unmountTarget(target table.Key, check func(r *table.Mount) error) (wasTarget bool, err error) {
+	names, err := e.table.At(target)
+	if err != nil {
+		return false, err
+	}
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, e.unmountOne(name, check))
+	}
+	return len(names) > 0, stderrors.Join(errs...)
+}
+
+func (e *engine) unmountEach(mounts []*table.Mount) error {
+	var errs []error
+	for _, r := range mounts {
+		errs = append(errs, e.unmountOne(r.Name, nil))
+	}
+	return stderrors.Join(errs...)
+}
+
+func (e *engine) unmountOne(name table.Name, check func(r *table.Mount) error) error {
+	l, err := e.lockLayer(name.LayerKey)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	for _, r := range l.mounts {
+		if r.Name != name {
+			continue
+		}
+		if check != nil {
+			if err := check(r); err != nil {
+				return err
+			}
+		}
+		closeErr, hideErr := e.leave(l, r)
+		return stderrors.Join(hideErr, closeErr)
+	}
+	return l.damaged[name] // or nil, if it was unmounted meanwhile
+}
+
+// unmountLayer unmounts the layer in dir, which the caller calls path, from all its targets, and closes it.
+// Other code may have opened a layer that is in no record: HCS is asked to close it, too.
+func (e *engine) unmountLayer(path string, dir winfs.Name) error {
+	key := table.KeyOf(dir)
+	names, err := e.table.Of(key)
+	if err != nil {
+		return err
+	}
+	isLayer := dir.IsDir && hcs.IsLayer(path)
+	if len(names) == 0 && !isLayer {
+		return nil
+	}
+	l, err := e.lockLayer(key)
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	closeErr, hideErr := e.leave(l, l.mounts...)
+	errs := []error{hideErr, closeErr}
+	isOurs := false
+	for name := range l.damaged {
+		isOurs = isOurs || !e.table.IsStale(name)
+	}
+	if isOurs || isLayer && len(l.mounts)+len(l.damaged) == 0 {
+		closeErr = e.closeUnknown(path, dir, isOurs)
+		errs = append(errs, closeErr)
+	}
+	for name := range l.damaged { // whose targets are not known
+		if closeErr == nil || e.table.IsStale(name) {
+			errs = append(errs, e.table.Discard(name))
+		}
+	}
+	return stderrors.Join(errs...)
+}
+
+// closeUnknown closes a layer of which no record tells how it was opened. IsOurs is set if this package has
+// opened it; otherwise nothing says that it has ever been open, and that HCS refuses to close it is no error.
+func (e *engine) closeUnknown(path string, dir winfs.Name, isOurs bool) error {
+	layer := &hcs.Layer{Dir: layerDir(path, dir)}
+	if err := winpath.CheckLayer(layer.Dir); err != nil {
+		return errors.WithMessage(err, "invalid layer source")
+	}
+	layer.Disk = hcs.DiskOf(layer.Dir)
+	if isOurs {
+		return e.layers.Close(layer)
+	}
+	if err := e.layers.CloseUnknown(layer); err != nil && hcs.IsVolume(layer.Volume) {
+		return err
+	}
+	return nil
+}
+
+// unmountBelow unmounts what is mounted below dir, the deepest first, and returns an error for each file of
+// the table that cannot be read.
+func (e *engine) unmountBelow(dir string) (unread []error, err error) {
+	mounts, unread, err := e.below(dir)
+	if err != nil {
+		return nil, err
+	}
+	return unread, e.unmountEach(mounts)
+}
+
+func (e *engine) unmountRecursive(path string) error {
+	if path == "" {
+		return nil
+	}
+	unread, err := e.unmountBelow(path)
+	unread = slices.DeleteFunc(unread, func(err error) bool { return errors.Is(err, table.ErrDamaged) })
+	_, targetErr := e.unmountAll(path)
+	return stderrors.Join(append(unread, err, targetErr)...)
+}
+
+// unmountMounts unmounts the mounts at target, the last first. It goes on after a failure.
+func (e *engine) unmountMounts(mounts []Mount, target string) error {
+	var errs []error
+	for _, m := range slices.Backward(mounts) {
+		path, err := m.mountpoint(target)
+		if err == nil {
+			var wasTarget bool
+			if wasTarget, err = e.unmountAll(path); !wasTarget && err == nil && m.Target != "" {
+				var lost []*table.Mount
+				lost, err = e.at(path)
+				err = stderrors.Join(err, e.unmountEach(lost))
+			}
+		}
+		errs = append(errs, err)
+	}
+	return stderrors.Join(errs...)
+}
