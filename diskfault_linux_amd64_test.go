@@ -29,7 +29,7 @@ func TestMount_NoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
 			for j, fault := range diskFaults {
-				if !chosen(p, i+j, 16) {
+				if !chosen(p, i+j, 64) {
 					continue
 				}
 				t.Run(s.name+"/"+fault.name, func(t *testing.T) {

@@ -370,7 +370,7 @@ func TestMount_NoFaultInAnyCallLeaksALayerOrTouchesAFile(t *testing.T) {
 	underPersonalities(t, false, func(t *testing.T, p hcstest.Personality) {
 		for i, scenario := range scenarios {
 			for j, fault := range faults {
-				if !chosen(p, i+j, 8) {
+				if !chosen(p, i+j, 16) {
 					continue
 				}
 				cases := 0

@@ -19,7 +19,7 @@ import (
 func TestMount_KilledAtAnyStepLeavesNothingThatUnmountDoesNotCleanUp(t *testing.T) {
 	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
-			if !chosen(p, i, 8) {
+			if !chosen(p, i, 16) {
 				continue
 			}
 			t.Run(s.name, func(t *testing.T) {

@@ -24,7 +24,7 @@ import (
 func TestMount_PowerLossBetweenAnyTwoWritesLeavesNothingThatUnmountOrMountCannotClear(t *testing.T) {
 	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
-			if s.foreign || !chosen(p, i, 8) { // what other code had open is closed then
+			if s.foreign || !chosen(p, i, 16) { // what other code had open is closed then
 				continue
 			}
 			t.Run(s.name, func(t *testing.T) {
