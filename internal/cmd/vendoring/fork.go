@@ -66,6 +66,9 @@ func vendor(dir, version string, library map[string][]byte, out io.Writer) error
 	if err == nil {
 		err = json.Unmarshal([]byte(gomod), f)
 	}
+	if err != nil {
+		return fmt.Errorf("%s is not a checkout of containerd: %w", dir, err)
+	}
 	for _, f.mount = range []string{"core/mount", "mount"} {
 		if f.read(f.mount+"/mount_windows.go") != "" {
 			break
@@ -73,8 +76,8 @@ func vendor(dir, version string, library map[string][]byte, out io.Writer) error
 	}
 	adapted := f.mount + "/mount_windows.go"
 	old := f.read(adapted)
-	if err != nil || old == "" || path.Base(strings.TrimSuffix(f.Module.Path, "/v2")) != "containerd" {
-		return fmt.Errorf("%s is not a checkout of containerd, which has a go.mod of its own and core/mount/mount_windows.go or mount/mount_windows.go", dir)
+	if old == "" || path.Base(strings.TrimSuffix(f.Module.Path, "/v2")) != "containerd" {
+		return fmt.Errorf("%s is not a checkout of containerd, which has core/mount/mount_windows.go or mount/mount_windows.go", dir)
 	}
 	layers := f.mount + "/internal/windowslayer"
 	err = fs.WalkDir(os.DirFS(dir), layers, func(name string, entry fs.DirEntry, err error) error {
