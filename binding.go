@@ -27,8 +27,10 @@ type bindFilter interface {
 	// has no such call (go-winio pull request 274), and if the root or the source of any binding
 	// is gone.
 	Bindings(path string) ([]binding, error)
-	// FileID identifies what a program finds at path, which is the source if path is bound.
-	FileID(path string) (winfs.ID, error)
+	// FileID and VolumeOf return what those of winfs do for what a program finds at path, which is the source
+	// if path is bound.
+	FileID(path string) (string, error)
+	VolumeOf(path string) (uint64, error)
 }
 
 // binding is what is bound to a root.
@@ -41,7 +43,7 @@ var errNoFilter = errors.WithMessage(stderrors.ErrUnsupported,
 // bind binds the layer to the target.
 func (e *engine) bind(r *table.Mount) error {
 	r.State, r.Unseen = table.Linked, true
-	before, err := e.makeRoot(r)
+	err := e.makeRoot(r)
 	if err == nil {
 		err = r.Save(false) // Windows forgets the binding if the power fails
 	}
@@ -52,13 +54,13 @@ func (e *engine) bind(r *table.Mount) error {
 	err = e.pause.Do(noContext, isLate, func() error { // the volume may be late
 		return e.filter.Bind(r.Resolved, destination(&r.Record), r.ReadOnly)
 	})
+	found, lookErr := e.filter.FileID(r.Resolved)
 	if err == nil {
-		isThere, lookErr := e.findsLayer(&r.Record)
-		r.Unseen = !isThere || lookErr != nil
+		r.Unseen = lookErr != nil || found == r.Hidden
 		return nil
 	}
 	// Bind may have failed because of what another program has bound there, which must stay.
-	if now, lookErr := e.filter.FileID(r.Resolved); lookErr == nil && now == before && !e.isListed(&r.Record) {
+	if lookErr == nil && found == r.Hidden && !e.isListed(&r.Record) {
 		r.State = table.Opening // nothing of ours is bound there
 	}
 	if errors.Is(err, os.ErrPermission) {
@@ -68,44 +70,43 @@ func (e *engine) bind(r *table.Mount) error {
 	return errors.Wrapf(err, "failed to bind layer %s to %s", r.Source, r.Target)
 }
 
-// makeRoot makes the directory at the target, if there is none, and returns what a program finds there before
-// the layer is bound.
-func (e *engine) makeRoot(r *table.Mount) (winfs.ID, error) {
+// makeRoot makes the directory at the target, if there is none, and records which directory the binding hides.
+func (e *engine) makeRoot(r *table.Mount) (err error) {
 	if !r.Directory {
 		if err := r.Save(false); err != nil {
-			return winfs.ID{}, err
+			return err
 		}
 		if err := e.whileBusy(func() error { return os.Mkdir(r.Resolved, 0o755) }); err != nil {
-			return winfs.ID{}, errors.Wrapf(err, "failed to make directory %s", r.Target)
+			return errors.Wrapf(err, "failed to make directory %s", r.Target)
 		}
 	}
-	id, err := e.filter.FileID(r.Resolved)
-	switch {
-	case !r.Directory && err != nil:
+	if r.Hidden, err = e.filter.FileID(r.Resolved); err != nil && !r.Directory {
 		err = withUndo(err, winfs.RemoveDir(r.Resolved))
-	case !r.Directory:
-		r.Made = id.String()
 	}
-	return id, errors.Wrapf(err, "failed to look at directory %s", r.Target)
+	return errors.Wrapf(err, "failed to look at directory %s", r.Target)
 }
 
-// find returns what a program finds at path, and whether that is on another volume than the directory that path
+// isOtherVolume reports whether what a program finds at path is on another volume than the directory that path
 // is in. Then something is bound to path.
-func (e *engine) find(path string) (found winfs.ID, isOtherVolume bool, err error) {
-	if found, err = e.filter.FileID(path); err != nil {
-		return found, false, err
+func (e *engine) isOtherVolume(path string) (bool, error) {
+	volume, err := e.filter.VolumeOf(path)
+	if err != nil {
+		return false, err
 	}
-	parent, err := e.filter.FileID(filepath.Dir(path)) // which fails if that is bound to what is gone
-	return found, err == nil && found.Volume != parent.Volume, nil
+	parent, err := e.filter.VolumeOf(filepath.Dir(path)) // which fails if that is bound to what is gone
+	return err == nil && volume != parent, nil
 }
 
 // findsLayer reports whether a program that opens the target of a binding finds the layer: another volume than
 // that of the directory that the target is in, or what is the source itself. A directory that somebody has put
 // there is neither. No code of the bind filter proves as much, and a list cannot always be had.
 func (e *engine) findsLayer(r *table.Record) (bool, error) {
-	found, isOtherVolume, err := e.find(r.Resolved)
-	if err != nil || isOtherVolume {
-		return isOtherVolume, err
+	found, err := e.filter.FileID(r.Resolved)
+	if err != nil || found == r.Hidden {
+		return false, err // in the second case it is the directory that the binding would hide
+	}
+	if isOther, err := e.isOtherVolume(r.Resolved); err != nil || isOther {
+		return isOther, err
 	}
 	source, err := winfs.FileID(destination(r))
 	if winfs.NotExist(err) {
@@ -135,7 +136,7 @@ func (e *engine) unbind(r *table.Mount) error {
 	if missing := missingDirs(r.Resolved); len(missing) > 0 {
 		// Without its root a binding may not be found, nor the others be listed. What a program finds there then
 		// may be the source, so the new directory has no ID.
-		r.Directory, r.Made = false, ""
+		r.Directory, r.Hidden = false, ""
 		rootErr = stderrors.Join(r.Save(false), e.whileBusy(func() error { return os.MkdirAll(r.Resolved, 0o755) }))
 		defer func() {
 			for _, dir := range missing[1:] { // the first is removed by removeMade, or may be bound
@@ -181,12 +182,16 @@ func missingDirs(path string) (missing []string) {
 // removeMade removes the directory that Mount made for a binding. It leaves alone one that somebody has put in
 // its place, and one that is not empty any more.
 func (e *engine) removeMade(r *table.Record) error {
-	if r.Directory || !r.Binding || r.State == table.Opening && r.Made == "" {
+	if r.Directory || !r.Binding || r.State == table.Opening && r.Hidden == "" {
 		return nil
 	}
-	found, isOtherVolume, err := e.find(r.Resolved)
+	found, err := e.filter.FileID(r.Resolved)
+	isOther := found != r.Hidden
+	if err == nil && r.Hidden == "" {
+		isOther, err = e.isOtherVolume(r.Resolved)
+	}
 	if err == nil {
-		if isOtherVolume || r.Made != "" && found.String() != r.Made {
+		if isOther {
 			return nil // to remove the directory would remove what another program has bound there
 		}
 		err = e.whileBusy(func() error { return winfs.RemoveDir(r.Resolved) })

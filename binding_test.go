@@ -34,23 +34,25 @@ var looks = map[string]func(modelFilter) bindFilter{
 // volumeFilter shows what is bound, and each source is on a volume of its own.
 type volumeFilter struct{ modelFilter }
 
-func (f volumeFilter) FileID(path string) (winfs.ID, error) {
-	id, err := f.modelFilter.FileID(path)
+func (f volumeFilter) VolumeOf(path string) (uint64, error) {
+	volume, err := f.modelFilter.VolumeOf(path)
 	for dir := path; dir != "/"; dir = filepath.Dir(dir) {
 		if b, is := f.BoundAt(dir); is {
 			sum := fnv.New64()
 			sum.Write([]byte(b.Source))
-			id.Volume = sum.Sum64()
+			volume = sum.Sum64()
 			break
 		}
 	}
-	return id, err
+	return volume, err
 }
 
 // accountFilter keeps account of what is bound and shows none of it.
 type accountFilter struct{ modelFilter }
 
-func (accountFilter) FileID(path string) (winfs.ID, error) { return winfs.FileID(path) }
+func (accountFilter) FileID(path string) (string, error) { return winfs.FileID(path) }
+
+func (accountFilter) VolumeOf(path string) (uint64, error) { return winfs.VolumeOf(path) }
 
 // way is a way in which hosts differ.
 type way struct {
@@ -516,10 +518,10 @@ type blindFilter struct {
 	code syscall.Errno
 }
 
-func (f blindFilter) FileID(path string) (winfs.ID, error) {
+func (f blindFilter) FileID(path string) (string, error) {
 	found, err := f.bindFilter.FileID(path)
 	if unbound, _ := winfs.FileID(path); found != unbound {
-		return winfs.ID{}, &os.PathError{Op: "identify", Path: path, Err: f.code}
+		return "", &os.PathError{Op: "identify", Path: path, Err: f.code}
 	}
 	return found, err
 }
@@ -991,7 +993,7 @@ type dyingFilter struct {
 	n *int
 }
 
-func (f dyingFilter) FileID(path string) (winfs.ID, error) {
+func (f dyingFilter) FileID(path string) (string, error) {
 	if *f.n--; *f.n < 0 {
 		panic(errKilled)
 	}
@@ -1027,8 +1029,8 @@ func TestUnmount_UndoesABindingFromEachStateOfItsRecord(t *testing.T) {
 		isBound  bool
 		isClosed bool
 	}{
-		"no directory yet":      {change: func(r *table.Record) { r.State, r.Made, r.Unseen = table.Linked, "", true }},
-		"its ID not on record":  {change: func(r *table.Record) { r.State, r.Made, r.Unseen = table.Linked, "", true }, isMade: true},
+		"no directory yet":      {change: func(r *table.Record) { r.State, r.Hidden, r.Unseen = table.Linked, "", true }},
+		"its ID not on record":  {change: func(r *table.Record) { r.State, r.Hidden, r.Unseen = table.Linked, "", true }, isMade: true},
 		"not bound yet":         {change: func(r *table.Record) { r.State, r.Unseen = table.Linked, true }, isMade: true},
 		"bound":                 {change: func(r *table.Record) { r.State, r.Unseen = table.Linked, true }, isMade: true, isBound: true},
 		"leaving":               {change: func(r *table.Record) { r.State = table.Leaving }, isMade: true, isBound: true},
@@ -1095,7 +1097,7 @@ func TestUnmount_LeavesADirectoryThatAnotherProgramHasBoundAfterARestart(t *test
 			}
 			h.mustMount(h.scratch("2"), h.target("a"))
 			if !isKnown {
-				h.change(h.target("a"), func(r *table.Record) { r.State, r.Made = table.Linked, "" })
+				h.change(h.target("a"), func(r *table.Record) { r.State, r.Hidden = table.Linked, "" })
 			}
 			h.reboot()
 			others := h.bindOthers(h.target("a"))

@@ -103,12 +103,20 @@ func (f modelFilter) Bindings(path string) (bindings []binding, err error) {
 	return bindings, err
 }
 
-func (f modelFilter) FileID(path string) (winfs.ID, error) {
+func (f modelFilter) FileID(path string) (string, error) {
 	id, err := winfs.FileID(path) // a root that is gone cannot be opened
 	if b, is := f.BoundAt(path); is && err == nil {
 		id, err = winfs.FileID(filepath.Clean(b.Source))
 	}
 	return id, err
+}
+
+func (f modelFilter) VolumeOf(path string) (uint64, error) {
+	volume, err := winfs.VolumeOf(path)
+	if b, is := f.BoundAt(path); is && err == nil {
+		volume, err = winfs.VolumeOf(filepath.Clean(b.Source))
+	}
+	return volume, err
 }
 
 // reboot starts the host again.

@@ -173,11 +173,11 @@ func (s state) String() string {
 func (h *host) identifyMade() {
 	h.t.Helper()
 	for _, r := range h.mounts() {
-		if r.Made == "" {
+		if r.Hidden == "" {
 			continue
 		}
 		if id, err := winfs.FileID(r.Resolved); err == nil {
-			h.change(r.Target, func(r *table.Record) { r.Made = id.String() })
+			h.change(r.Target, func(r *table.Record) { r.Hidden = id })
 		}
 	}
 }

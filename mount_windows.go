@@ -183,4 +183,6 @@ func (bindflt) Bindings(path string) (bindings []binding, err error) {
 	return bindings, err
 }
 
-func (bindflt) FileID(path string) (winfs.ID, error) { return winfs.FileID(path) }
+func (bindflt) FileID(path string) (string, error) { return winfs.FileID(path) }
+
+func (bindflt) VolumeOf(path string) (uint64, error) { return winfs.VolumeOf(path) }

@@ -473,7 +473,7 @@ func (r *random) hasMade(path string) bool {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return slices.ContainsFunc(r.mounts(), func(m *table.Mount) bool { return m.Made == id.String() })
+	return slices.ContainsFunc(r.mounts(), func(m *table.Mount) bool { return !m.Directory && m.Hidden == id })
 }
 
 // otherCode is what other code does to a layer or a binding, whosever it is.
@@ -745,7 +745,7 @@ func (r *random) observe() *world {
 		}
 		id, err := winfs.FileID(m.Resolved)
 		mark := mark{given: strings.TrimPrefix(m.Target, r.dir+"/"), layer: layer, stale: r.table.IsStale(m.Name), state: m.State, binding: m.Binding, directory: m.Directory,
-			made: err == nil && m.Made == id.String()}
+			made: err == nil && !m.Directory && m.Hidden == id}
 		if m.Volume != "" {
 			mark.shows = r.rel(destination(&m.Record))
 		}

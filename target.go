@@ -149,8 +149,8 @@ func (e *engine) checkUnbound(r *table.Record) error {
 			return nil
 		}
 	}
-	_, isOtherVolume, err := e.find(r.Resolved)
-	if err == nil && isOtherVolume {
+	isOther, err := e.isOtherVolume(r.Resolved)
+	if err == nil && isOther {
 		err = errors.WithMessage(os.ErrExist, "another volume is bound there")
 	}
 	return errors.Wrap(err, "failed to look at the directory")

@@ -50,9 +50,9 @@ type Record struct {
 	Binding bool `json:"binding,omitempty"`
 	// ReadOnly is set if the bind filter refuses to write through the target.
 	ReadOnly bool `json:"readOnly,omitempty"`
-	// Made is the file ID of the directory that Mount made for a binding. It is "" if a process was killed
-	// just after it made the directory, or if Unmount has made it anew.
-	Made string `json:"made,omitempty"`
+	// Hidden is the file ID of the directory that a binding hides. It is "" if a process was killed just after
+	// it made the directory, or if Unmount has made it anew.
+	Hidden string `json:"hidden,omitempty"`
 	// Unseen is set until the process that bound the layer has found it at the target. Until then, that it is
 	// not found there tells nothing.
 	Unseen bool `json:"unseen,omitempty"`

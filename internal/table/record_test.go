@@ -15,14 +15,14 @@ import (
 var fullRecord = Record{
 	State: Shown, Source: `C:\link\2`, Dir: `C:\layers\2`, Parents: []string{`C:\layers\1`, `C:\layers\0`}, Disk: "own",
 	Volume: `\\?\Volume{a}`, Target: `C:\mnt\слой & "a"` + "\n", Resolved: `\\?\Volume{b}\mnt\a`,
-	Directory: true, Binding: true, ReadOnly: true, Made: "5-7", Unseen: true,
+	Directory: true, Binding: true, ReadOnly: true, Hidden: "5f", Unseen: true,
 }
 
 // fullLine is the line of fullRecord, as a process of another build may have written it.
-const fullLine = `1 60451264 {"state":"shown","source":"C:\\link\\2","dir":"C:\\layers\\2",` +
+const fullLine = `1 2c9afc15 {"state":"shown","source":"C:\\link\\2","dir":"C:\\layers\\2",` +
 	`"parents":["C:\\layers\\1","C:\\layers\\0"],"disk":"own","volume":"\\\\?\\Volume{a}",` +
 	`"target":"C:\\mnt\\слой \u0026 \"a\"\n","resolved":"\\\\?\\Volume{b}\\mnt\\a",` +
-	`"directory":true,"binding":true,"readOnly":true,"made":"5-7","unseen":true}` + "\n"
+	`"directory":true,"binding":true,"readOnly":true,"hidden":"5f","unseen":true}` + "\n"
 
 // lineOf is a line with a right checksum.
 func lineOf(version, text string) string {

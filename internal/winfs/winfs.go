@@ -6,22 +6,12 @@
 package winfs
 
 import (
-	"fmt"
 	"os"
 	"slices"
 	"syscall"
 
 	"github.com/pkg/errors"
 )
-
-// ID tells a file from all others on its volume. The serial number of the volume is not unique: scratch
-// disks are copies of one another.
-type ID struct {
-	Volume uint64
-	File   string
-}
-
-func (id ID) String() string { return fmt.Sprintf("%x-%s", id.Volume, id.File) }
 
 // ErrUntrusted is returned, wrapped, for a file or directory whose owner is not trusted. Administrators,
 // SYSTEM and the user of this process are.

@@ -54,13 +54,23 @@ func RemoveDir(path string) error {
 	return nil
 }
 
-// FileID returns the ID of the file at path. A link is not followed.
-func FileID(path string) (ID, error) {
-	var stat syscall.Stat_t
-	if err := syscall.Lstat(path, &stat); err != nil {
-		return ID{}, &os.PathError{Op: "identify", Path: path, Err: err}
+// FileID returns what tells the file at path from all others on its volume. A link is not followed.
+func FileID(path string) (string, error) {
+	stat, err := lstat(path)
+	return strconv.FormatUint(stat.Ino, 16), err
+}
+
+// VolumeOf returns the device that the file at path is on. A link is not followed.
+func VolumeOf(path string) (uint64, error) {
+	stat, err := lstat(path)
+	return uint64(stat.Dev), err
+}
+
+func lstat(path string) (stat syscall.Stat_t, err error) {
+	if err = syscall.Lstat(path, &stat); err != nil {
+		err = &os.PathError{Op: "identify", Path: path, Err: err}
 	}
-	return ID{uint64(stat.Dev), strconv.FormatUint(stat.Ino, 16)}, nil
+	return stat, err
 }
 
 func finalName(path string) (Name, error) {

@@ -124,9 +124,9 @@ var mutants = []mutant{
 	{bug: "what was bound since a restart is unbound", file: "binding.go", run: "TestUnmount_DoesNotUnbindWhatWasBoundBeforeARestart",
 		old: "case e.table.IsStale(r.Name), e.filter.Find() != nil:", new: "case e.filter.Find() != nil:"},
 	{bug: "a binding of another program goes with a failed Mount", file: "binding.go", run: "TestMount_LeavesABindingOfTheSameLayer|TestMount_UndoesABindThatFails",
-		old: "lookErr == nil && now == before && !e.isListed(&r.Record)", new: "lookErr == nil && now != before"},
+		old: "lookErr == nil && found == r.Hidden && !e.isListed(&r.Record)", new: "lookErr == nil && found != r.Hidden"},
 	{bug: "a directory of a user is taken for the one that Mount made", file: "binding.go", run: "TestUnmount_LeavesADirectoryThatAUserPut",
-		old: "found.String() != r.Made", new: "found.String() == \"\""},
+		old: "found != r.Hidden", new: "found == \"\""},
 	{bug: "the root of a binding that was removed is not made again", file: "binding.go", run: "TestUnmount_RemovesABindingWhoseDirectoryWasRemoved",
 		old: "return os.MkdirAll(r.Resolved, 0o755)", new: "return nil"},
 
