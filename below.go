@@ -45,7 +45,7 @@ func (e *engine) search(asGiven bool, matches func(path string) bool) (found []*
 	all, unread, err := e.records()
 	showing := map[string][]*table.Mount{} // by the directory that they show
 	for _, r := range all {
-		if r.Volume != "" {
+		if r.Volume != "" && r.Type != bindType { // what is mounted in a plain directory is not below its bindings
 			dir := winpath.Comparable(destination(&r.Record))
 			showing[dir] = append(showing[dir], r)
 		}
@@ -60,8 +60,24 @@ func (e *engine) search(asGiven bool, matches func(path string) bool) (found []*
 			found = append(found, r)
 		}
 	}
+	for range found { // a chain of them has at most so many links
+		for _, r := range found {
+			for _, outer := range found {
+				if r.Type == bindType && outer != r && isShownBy(outer, r) {
+					depth[r] = max(depth[r], depth[outer]+1)
+				}
+			}
+		}
+	}
 	slices.SortStableFunc(found, func(a, b *table.Mount) int { return depth[b] - depth[a] })
 	return found, unread, err
+}
+
+// isShownBy reports whether the directory that a mount of type bind shows is in what another mount shows, which must
+// stay until then.
+func isShownBy(outer, r *table.Mount) bool {
+	return winpath.Contains(outer.Resolved, r.Dir) || winpath.Contains(outer.Target, r.Source) ||
+		outer.Volume != "" && winpath.Contains(outer.Volume, r.Dir)
 }
 
 // pathsOf returns the paths of a mount's target: the resolved one, and if that lies in what other mounts show,

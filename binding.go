@@ -67,7 +67,7 @@ func (e *engine) bind(r *table.Mount) error {
 		err = errors.WithMessage(err, "the bind filter is denied to this process, as in a HostProcess container: "+
 			"mount outside of it, or by links, with UseBindFilter(false)")
 	}
-	return errors.Wrapf(err, "failed to bind layer %s to %s", r.Source, r.Target)
+	return errors.Wrapf(err, "failed to bind %s to %s", nameOf(&r.Record), r.Target)
 }
 
 // makeRoot makes the directory at the target, if there is none, and records which directory the binding hides.
@@ -122,7 +122,7 @@ func (e *engine) unbind(r *table.Mount) error {
 	others := slices.DeleteFunc(slices.Clone(sources), func(source string) bool { return isDestination(&r.Record, source) })
 	switch {
 	case len(others) > 0 && len(others) < len(sources):
-		return errors.Errorf("failed to unbind layer %s from %s: %s is also bound there: unbinding would remove it too", r.Source, r.Target, others[0])
+		return errors.Errorf("failed to unbind %s from %s: %s is also bound there: unbinding would remove it too", nameOf(&r.Record), r.Target, others[0])
 	case len(others) > 0:
 		return nil // another program uses the directory
 	case e.table.IsStale(r.Name), e.filter.Find() != nil:
@@ -158,14 +158,23 @@ func (e *engine) unbind(r *table.Mount) error {
 	case isUnbound, isNotBound(err) && (winfs.NotExist(parentErr) || r.Unseen && !e.isListed(&r.Record)):
 		return e.removeMade(&r.Record)
 	}
-	return errors.Wrapf(stderrors.Join(err, rootErr), "failed to unbind layer %s from %s", r.Source, r.Target)
+	return errors.Wrapf(stderrors.Join(err, rootErr), "failed to unbind %s from %s", nameOf(&r.Record), r.Target)
+}
+
+// nameOf returns what errors call the thing that a mount shows.
+func nameOf(r *table.Record) string {
+	if r.Type == bindType {
+		return "directory " + r.Source
+	}
+	return "layer " + r.Source
 }
 
 // isNotBound reports whether Unbind says that nothing is bound: with ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND,
-// or one of the codes that containerd tolerates, ERROR_INVALID_PARAMETER and ERROR_NOT_FOUND. They count only
+// ERROR_DIRECTORY, as when somebody has put a file there, or one of the codes that containerd tolerates,
+// ERROR_INVALID_PARAMETER and ERROR_NOT_FOUND. They count only
 // where looking at the target tells nothing, and once they are the answer to the last attempt: one answer may
 // be false.
-func isNotBound(err error) bool { return winfs.IsAny(err, 2, 3, 87, 1168) }
+func isNotBound(err error) bool { return winfs.IsAny(err, 2, 3, 87, 267, 1168) }
 
 // missingDirs returns path and the directories that it is in, as far as they are not there, the deepest first.
 func missingDirs(path string) (missing []string) {

@@ -91,10 +91,10 @@ func cutOption(m *Mount, prefix string) (rest string, found bool) {
 	return "", false
 }
 
-// checkType refuses every type of mount but that of a layer in a directory.
+// checkType refuses every type of mount that this package does not mount.
 func checkType(mountType string) error {
 	switch mountType {
-	case layerType:
+	case layerType, bindType:
 		return nil
 	case CimFSMountType, BlockCIMMountType:
 		return errors.Errorf("invalid windows mount type: '%s' is known, but this package does not mount it", mountType)

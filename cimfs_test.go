@@ -74,8 +74,8 @@ func TestTheOptionsOfABlockCIMAreFound(t *testing.T) {
 	}
 }
 
-func TestATypeThatIsNotMountedIsRefusedAndAKnownOneIsSaidToBeKnown(t *testing.T) {
-	for mountType, known := range map[string]bool{"CimFS": true, "BlockCIM": true, "bind": false, "": false} {
+func TestCheckType_RefusesWhatIsNotMounted(t *testing.T) {
+	for mountType, known := range map[string]bool{"CimFS": true, "BlockCIM": true, "overlay": false, "": false} {
 		err := checkType(mountType)
 		if err == nil || !strings.Contains(err.Error(), "invalid windows mount type: '"+mountType+"'") {
 			t.Errorf("%s: %v", mountType, err)

@@ -114,7 +114,7 @@ func (e *engine) clearTarget(target table.Key) error {
 	_, err := e.unmountTarget(target, func(r *table.Mount) error {
 		isLive, err := e.isLive(r)
 		if isLive {
-			err = errors.Wrapf(os.ErrExist, "it shows layer %s", r.Source)
+			err = errors.Wrapf(os.ErrExist, "it shows %s", nameOf(&r.Record))
 		}
 		return err
 	})
@@ -127,8 +127,8 @@ func (e *engine) isLive(r *table.Mount) (bool, error) {
 		return false, nil
 	}
 	isThere, err := e.isShown(&r.Record)
-	if err != nil || !isThere {
-		return false, err
+	if err != nil || !isThere || r.Type == bindType {
+		return isThere, err
 	}
 	return e.layers.IsOpen(layerOf(&r.Record))
 }
@@ -160,7 +160,7 @@ func (e *engine) shareLayer(l *lockedLayer, p *table.Record) error {
 	return closeErr
 }
 
-// open opens the layer, unless another mount has. If that fails, and the layer is closed again or was never
+// open opens the layer, unless another mount has, or there is none. If that fails, and the layer is closed again or was never
 // opened, nothing is left to undo.
 func (e *engine) open(ctx context.Context, r *table.Mount) error {
 	if r.Volume != "" {
@@ -257,9 +257,10 @@ func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideE
 	return closeErr, stderrors.Join(hideErrs...)
 }
 
-// mayBeOpen reports whether the layer of a mount may be open because of that mount.
+// mayBeOpen reports whether the layer of a mount may be open because of that mount. A mount of type bind has no
+// layer.
 func (e *engine) mayBeOpen(r *table.Mount) bool {
-	return r.State != table.Closed && !e.table.IsStale(r.Name)
+	return r.State != table.Closed && !e.table.IsStale(r.Name) && r.Type != bindType
 }
 
 // hideOnRecord records that the layer is about to be hidden at a target, and hides it. If it cannot be

@@ -40,6 +40,7 @@ const (
 	scratch   kind = iota // with a scratch disk
 	base                  // read-only, without parents
 	committed             // read-only, with parents
+	plain                 // no layer: a directory, for a mount of type bind
 )
 
 // begin prepares a host, and returns the mount of its layer.
@@ -52,6 +53,8 @@ func (s scenario) begin(h *host) *Mount {
 	switch s.kind {
 	case base:
 		h.base("2")
+	case plain:
+		h.write(h.path("layers", "2", "data"), "mine")
 	case committed:
 		h.base("2")
 		if h.model.Personality.CommittedKeepsScratch {
@@ -69,8 +72,11 @@ func (s scenario) begin(h *host) *Mount {
 // mount is the mount of the layer that begin has made, on a host that shows it as the scenario does.
 func (s scenario) mount(h *host) *Mount {
 	h.bindsAt = s.bindsAt
-	if s.kind == base {
+	switch s.kind {
+	case base:
 		return h.baseMount("2")
+	case plain:
+		return &Mount{Type: bindType, Source: h.path("layers", "2"), Options: []string{"rbind", "ro"}}
 	}
 	return h.scratchMount("2")
 }
@@ -94,8 +100,21 @@ var scenarios = func() []scenario {
 			all = append(all, s)
 		}
 	}
-	return all
+	return append(all, plainScenarios...)
 }()
+
+var plainScenarios = []scenario{
+	{name: "mount a plain directory", kind: plain, bindsAt: "a", prepare: nothing, do: mountAtA},
+	{name: "mount a plain directory at a directory", kind: plain, bindsAt: "a", directory: true, prepare: nothing, do: mountAtA},
+	{name: "mount a plain directory when the first Mount was killed", kind: plain, bindsAt: "a", prepare: killedAfter(hcstest.Bind, mountAtA), do: mountAtA},
+	{name: "unmount a plain directory", kind: plain, bindsAt: "a", prepare: mountedAtA, do: unmountA},
+	{name: "unmount a plain directory from a directory", kind: plain, bindsAt: "a", directory: true, prepare: mountedAtA, do: unmountA},
+	{name: "unmount a plain directory when Unmount was killed", kind: plain, bindsAt: "a", prepare: func(h *host, m *Mount) {
+		mountedAtA(h, m)
+		killedBefore(hcstest.Unbind, unmountA)(h, m)
+	}, do: unmountA},
+	{name: "unmount a plain directory after a reboot", kind: plain, bindsAt: "a", silent: true, prepare: stale, do: unmountA},
+}
 
 var linkScenarios = []scenario{
 	{name: "mount at an absent target", prepare: nothing, do: mountAtA},
@@ -443,6 +462,9 @@ func (h *host) wantNoHarm(s scenario) {
 	if s.silent {
 		h.wantNoChange()
 	}
+	if s.kind == plain {
+		h.wantNoHCS()
+	}
 }
 
 // wantNoChange fails the test when HCS or the bind filter was called for more than a list.
@@ -466,7 +488,9 @@ func (h *host) wantDone(s scenario, m *Mount) {
 		}
 		return
 	}
-	h.wantOpen("2")
+	if s.kind != plain {
+		h.wantOpen("2")
+	}
 	if err != nil || info.Source != m.Source || shown != info.Root {
 		h.t.Errorf("success, the target shows %q, and Lookup says %+v, %v", shown, info, err)
 	}

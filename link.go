@@ -16,6 +16,9 @@ import (
 
 // destination returns what a link to the open layer leads to, and what is bound to a target.
 func destination(r *table.Record) string {
+	if r.Type == bindType {
+		return r.Volume
+	}
 	if len(r.Parents) == 0 && !hcs.IsVolume(r.Volume) {
 		// A base layer has no filter: its mount path is its own directory, which also holds what
 		// belongs to HCS. A client must see the files alone.

@@ -75,14 +75,15 @@ var (
 
 // Mount describes which layer to mount, and how.
 type Mount struct {
-	// Type is "windows-layer". Mount rejects any other.
+	// Type is "windows-layer", or "bind" for a directory that is no layer. Mount rejects any other.
 	Type string
-	// Source is the directory of the layer.
+	// Source is the directory of the layer, or the one to bind.
 	Source string
 	// Target is an optional sub-directory of the target, at which the layer is shown instead. It cannot
 	// lead out of the target.
 	Target string
-	// Options lists the layer's parents, see ParentLayerPathsFlag, and may contain "ro".
+	// Options lists the layer's parents, see ParentLayerPathsFlag, and may contain "ro". A mount of type "bind"
+	// may have "ro", "rw" and "rbind".
 	Options []string
 }
 
@@ -103,9 +104,12 @@ func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 // which may be a link. The parent directory must be owned by a user whom readers of the mount trust: anyone
 // who can write there can replace the link. Through a link the layer can be written to, whatever m.Options say.
 //
+// A mount of type "bind" shows the directory m.Source at target, always through the bind filter, and does not call
+// HCS. Unmount its target: its Source stands for nothing. Unmount what is bound from a layer before the layer.
+//
 // A relative target is relative to the working directory. Mount changes nothing if it rejects its arguments:
-//   - Type is not "windows-layer",
-//   - GetParentPaths fails,
+//   - Type is neither "windows-layer" nor "bind",
+//   - GetParentPaths fails, or a mount of type "bind" has another option than those of [Mount],
 //   - Source is relative, the root of a volume, or ends in an element that is empty, "." or "..",
 //   - target is the root of a volume, or lies in the mount table,
 //   - a path contains a NUL, or names something other than a plain directory to Windows,

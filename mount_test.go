@@ -284,7 +284,7 @@ func TestMount_RefusesMalformedArgumentsBeforeItTouchesAnything(t *testing.T) {
 		name, text string
 		change     func(m *Mount, target *string)
 	}{
-		{"type", "'bind'", func(m *Mount, _ *string) { m.Type = "bind" }},
+		{"type", "'overlay'", func(m *Mount, _ *string) { m.Type = "overlay" }},
 		{"no source", "path is empty", func(m *Mount, _ *string) { m.Source = "" }},
 		{"relative source", "is not absolute", func(m *Mount, _ *string) { m.Source = "layers/2" }},
 		{"root as source", "root of a volume", func(m *Mount, _ *string) { m.Source = "/" }},
@@ -979,8 +979,8 @@ func TestAll_UnmountsWhatItHasMountedIfOneFails(t *testing.T) {
 func TestAll_ReportsWhatItCouldNotUnmount(t *testing.T) {
 	h := newHost(t)
 	h.failEvery(errorSharingViolation, hcstest.Unprepare, hcstest.Deactivate)
-	err := h.mountAll(context.Background(), []Mount{*h.scratch("2"), {Type: "bind"}}, h.target("a"))
-	wantError(t, err, "'bind'; undo: failed to unprepare layer", errorSharingViolation)
+	err := h.mountAll(context.Background(), []Mount{*h.scratch("2"), {Type: "overlay"}}, h.target("a"))
+	wantError(t, err, "'overlay'; undo: failed to unprepare layer", errorSharingViolation)
 	wantError(t, err, "failed to deactivate layer")
 	h.wantNoLeak()
 	h.model.Before = nil

@@ -215,7 +215,13 @@ func (r *reference) leave(targets ...string) (done bool) {
 		}
 	}
 	for _, target := range targets {
-		if hidden[target] && !(isLast && !done && r.mayBeOpen(target)) {
+		switch {
+		case !hidden[target]:
+		case isLast && !done && r.mayBeOpen(target):
+			m := r.mounts[target]
+			m.state = table.Opening // the layer stays open, and the target is as it was
+			r.mounts[target] = m
+		default:
 			delete(r.mounts, target)
 		}
 	}
@@ -395,7 +401,8 @@ func (w *world) targetsOf(layer string) (targets []string) {
 }
 
 // below returns the targets below a directory, those behind a link last and everything else deepest first: a
-// target is below it, too, if it lies in what another one below it shows.
+// target is below it, too, if it lies in what another one below it shows, or, if there is no directory, if Mount was
+// given a path below it.
 func (w *world) below(dir string) (found []string) {
 	type place struct {
 		dir     string
@@ -403,8 +410,16 @@ func (w *world) below(dir string) (found []string) {
 	}
 	unnamed := w.resolve(dir)
 	places := []place{{dir: unnamed}}
-	if link, is := strings.CutPrefix(w.at[unnamed], linkTo("")); is {
+	link, isLink := strings.CutPrefix(w.at[unnamed], linkTo(""))
+	if isLink {
 		places = append(places, place{dir: link})
+	}
+	if !w.isDir(unnamed) && !(isLink && w.isDir(link)) {
+		for target, m := range w.mounts {
+			if strings.HasPrefix(m.given, dir+"/") && !strings.HasPrefix(target, unnamed+"/") {
+				found = append(found, target)
+			}
+		}
 	}
 	if m, is := w.mounts[unnamed]; is && m.shows != "" {
 		places = append(places, place{m.shows, []bool{m.stale}})

@@ -15,7 +15,11 @@ import (
 	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
-const layerType = "windows-layer" // the type of mount that a snapshotter hands out for a layer
+// The types of mounts.
+const (
+	layerType = "windows-layer" // what a snapshotter hands out for a layer
+	bindType  = "bind"          // a directory, which the bind filter shows
+)
 
 // plan is a mount that is valid and has not begun.
 type plan struct {
@@ -36,6 +40,33 @@ func (e *engine) plan(m *Mount, target string) (*plan, error) {
 	if err := checkType(m.Type); err != nil {
 		return nil, err
 	}
+	var p *plan
+	if m.Type == bindType {
+		p, err = planBind(m)
+	} else {
+		p, err = planLayer(m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	name, parent, err := winfs.ResolveParent(path)
+	if err != nil {
+		return nil, errors.WithMessagef(err, "failed to mount at %s", path)
+	}
+	p.State, p.Target, p.Resolved, p.target = table.Opening, path, name.Path, table.KeyOf(name)
+	p.Binding = e.binds || m.Type == bindType
+	p.ReadOnly = p.Binding && m.ReadOnly()
+	if m.Type == bindType {
+		p.layer = p.target.OfNoLayer()
+	}
+	if err := e.checkPlace(p, parent); err != nil {
+		return nil, errors.WithMessagef(err, "failed to mount at %s", path)
+	}
+	return p, nil
+}
+
+// planLayer returns what a plan has of the layer.
+func planLayer(m *Mount) (*plan, error) {
 	if err := winpath.CheckLayer(m.Source); err != nil {
 		return nil, errors.WithMessage(err, "invalid layer source")
 	}
@@ -44,27 +75,44 @@ func (e *engine) plan(m *Mount, target string) (*plan, error) {
 		return nil, err
 	}
 	source := filepath.Clean(m.Source)
-	layer, err := winfs.Resolve(source)
+	name, err := winfs.Resolve(source)
 	if err != nil {
 		return nil, errors.WithMessage(err, "invalid layer source")
 	}
-	name, parent, err := winfs.ResolveParent(path)
-	if err != nil {
-		return nil, errors.WithMessagef(err, "failed to mount at %s", path)
-	}
-	p := &plan{layer: table.KeyOf(layer), target: table.KeyOf(name), Record: table.Record{
-		State:  table.Opening,
-		Source: source, Dir: layerDir(source, layer), Parents: parents, Disk: string(hcs.DiskOf(source)),
-		Target: path, Resolved: name.Path,
-		Binding: e.binds, ReadOnly: e.binds && m.ReadOnly(),
-	}}
-	if err := winpath.CheckLayer(p.Dir); err != nil {
+	dir := layerDir(source, name)
+	if err := winpath.CheckLayer(dir); err != nil {
 		return nil, errors.WithMessage(err, "invalid layer source")
 	}
-	if err := e.checkPlace(p, parent); err != nil {
-		return nil, errors.WithMessagef(err, "failed to mount at %s", path)
+	return &plan{layer: table.KeyOf(name), Record: table.Record{
+		Source: source, Dir: dir, Parents: parents, Disk: string(hcs.DiskOf(source)),
+	}}, nil
+}
+
+// planBind returns what a plan has of the directory that a mount of type bind shows. It needs no opening.
+func planBind(m *Mount) (*plan, error) {
+	for _, option := range m.Options {
+		if !slices.Contains([]string{"rbind", "ro", "rw"}, option) {
+			return nil, errors.Errorf("invalid bind mount: option %q is not supported", option)
+		}
 	}
-	return p, nil
+	if err := winpath.Check(m.Source); err != nil {
+		return nil, errors.WithMessage(err, "invalid bind mount: source")
+	}
+	source := filepath.Clean(m.Source)
+	name, err := winfs.Resolve(source)
+	if err == nil && !name.IsDir {
+		if _, err = os.Stat(source); err == nil {
+			err = errors.Errorf("%s is not a directory", source)
+		}
+	}
+	if err != nil {
+		return nil, errors.WithMessage(err, "invalid bind mount: source")
+	}
+	dir := layerDir(source, name)
+	if winpath.IsRoot(dir) {
+		dir = strings.TrimRight(dir, `\/`) + string(filepath.Separator) // the root directory, and not the device
+	}
+	return &plan{Record: table.Record{Type: bindType, Source: source, Dir: dir, Volume: dir}}, nil
 }
 
 // layerDir returns the directory of a layer for HCS, which wants a path without links (hcsshim pull request 939).

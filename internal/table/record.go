@@ -32,6 +32,9 @@ const (
 // Record is what the table knows of a mount.
 type Record struct {
 	State State `json:"state"`
+	// Type is "bind" for a mount of that type, which has no layer: it shows the directory Source. It is "" for
+	// the mount of a layer.
+	Type string `json:"type,omitempty"`
 	// Source is the directory of the layer as the caller gave it. Dir is the same directory without links on
 	// the way: HCS knows the layer by it, and a link may be gone at Unmount, or lead elsewhere.
 	Source  string   `json:"source"`
@@ -108,7 +111,14 @@ func decode(data []byte) (r Record, size int64, isTorn bool, err error) {
 func (r *Record) check() error {
 	switch r.State {
 	case Opening, Linked, Shown, Leaving, Closed:
-		return winpath.CheckLayer(r.Dir)
+	default:
+		return errors.Errorf("unknown state %.20q", r.State)
 	}
-	return errors.Errorf("unknown state %.20q", r.State)
+	switch r.Type {
+	case "":
+		return winpath.CheckLayer(r.Dir)
+	case "bind":
+		return winpath.Check(r.Dir)
+	}
+	return errors.Errorf("unknown type %.20q", r.Type)
 }

@@ -13,13 +13,13 @@ import (
 
 // fullRecord has a value in every field.
 var fullRecord = Record{
-	State: Shown, Source: `C:\link\2`, Dir: `C:\layers\2`, Parents: []string{`C:\layers\1`, `C:\layers\0`}, Disk: "own",
+	State: Shown, Type: "bind", Source: `C:\link\2`, Dir: `C:\layers\2`, Parents: []string{`C:\layers\1`, `C:\layers\0`}, Disk: "own",
 	Volume: `\\?\Volume{a}`, Target: `C:\mnt\слой & "a"` + "\n", Resolved: `\\?\Volume{b}\mnt\a`,
 	Directory: true, Binding: true, ReadOnly: true, Hidden: "5f", Unseen: true,
 }
 
 // fullLine is the line of fullRecord, as a process of another build may have written it.
-const fullLine = `1 2c9afc15 {"state":"shown","source":"C:\\link\\2","dir":"C:\\layers\\2",` +
+const fullLine = `1 a74b9d37 {"state":"shown","type":"bind","source":"C:\\link\\2","dir":"C:\\layers\\2",` +
 	`"parents":["C:\\layers\\1","C:\\layers\\0"],"disk":"own","volume":"\\\\?\\Volume{a}",` +
 	`"target":"C:\\mnt\\слой \u0026 \"a\"\n","resolved":"\\\\?\\Volume{b}\\mnt\\a",` +
 	`"directory":true,"binding":true,"readOnly":true,"hidden":"5f","unseen":true}` + "\n"

@@ -70,6 +70,9 @@ func KeyOf(name winfs.Name) Key {
 	return Key(hex.EncodeToString(sum[:16]))
 }
 
+// OfNoLayer returns the key that stands in place of a layer's for a mount at target that has no layer.
+func (target Key) OfNoLayer() Key { return KeyOf(winfs.Name{Path: "no layer " + string(target)}) }
+
 // Name is the name of a mount's file.
 type Name struct {
 	boot string
