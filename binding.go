@@ -47,6 +47,9 @@ func (e *engine) bind(r *table.Mount) error {
 	if err == nil {
 		err = r.Save(false) // Windows forgets the binding if the power fails
 	}
+	if err == nil {
+		err = e.writeSource(&r.Record)
+	}
 	if err != nil {
 		r.State = table.Opening
 		return err

@@ -37,11 +37,12 @@ type volumeFilter struct{ modelFilter }
 func (f volumeFilter) VolumeOf(path string) (uint64, error) {
 	volume, err := f.modelFilter.VolumeOf(path)
 	for dir := path; dir != "/"; dir = filepath.Dir(dir) {
-		if b, is := f.BoundAt(dir); is {
-			sum := fnv.New64()
-			sum.Write([]byte(b.Source))
-			volume = sum.Sum64()
-			break
+		for _, b := range f.Bound() {
+			if source := filepath.Clean(b.Source); b.Root == dir || source == dir {
+				sum := fnv.New64()
+				sum.Write([]byte(source))
+				return sum.Sum64(), err
+			}
 		}
 	}
 	return volume, err

@@ -40,11 +40,13 @@ func TestMount_NoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 					for at, happened := 0, true; happened; at++ {
 						h := newSharedHost(t, p)
 						m := s.begin(h)
-						layers := tree(t, h.path("layers"))
+						layers := h.layerFiles()
 						table, records := h.tableFiles(), h.onRecord()
 						changes, cured := 0, at == 0
 						err := child.run(s, h.dir, func(c change) {
-							if !strings.HasPrefix(c.path, h.path("table")) && !strings.HasPrefix(c.path, h.path("mnt")) || fault.space && !c.needsSpace() {
+							isStream := strings.HasSuffix(c.path, sourceStream) // in mnt the model makes it
+							isTarget := strings.HasPrefix(c.path, h.path("mnt"))
+							if !strings.HasPrefix(c.path, h.path("table")) && isTarget == isStream || fault.space && !c.needsSpace() {
 								return
 							}
 							if changes++; at > 0 && (changes == at || fault.onward && changes > at) {
@@ -83,7 +85,8 @@ func TestMount_NoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 						mayLack := fault.space && err != nil && (strings.Contains(err.Error(), "failed to put the directory back") ||
 							strings.Contains(err.Error(), "failed to remove the link"))
 						s.wantRecovered(h, m, mayLack)
-						if after := tree(t, h.path("layers")); after != layers {
+						if after := tree(t, h.path("layers")); after != layers { // with streams, which are gone
+
 							t.Errorf("the layers have changed to\n%sfrom\n%s", after, layers)
 						}
 						if t.Failed() {

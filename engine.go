@@ -230,12 +230,16 @@ func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideE
 	others := slices.DeleteFunc(slices.Clone(l.mounts), func(r *table.Mount) bool { return slices.Contains(leaving, r) || !e.mayBeOpen(r) })
 	isLast = isLast && !slices.ContainsFunc(others, func(r *table.Mount) bool { return r.State == table.Shown })
 	if isLast {
-		leaving = append(leaving, others...) // which were killed, or they would have the lock
+		leaving, others = append(leaving, others...), nil // which were killed, or they would have the lock
 	}
 	slices.SortStableFunc(leaving, func(a, b *table.Mount) int { return len(b.Resolved) - len(a.Resolved) }) // the deepest first
 	hideErrs := make([]error, len(leaving))
+	isBound := slices.ContainsFunc(others, func(r *table.Mount) bool { return r.Binding })
 	for i, r := range leaving {
 		hideErrs[i] = e.hideOnRecord(r)
+		if r.Binding && !isBound {
+			hideErrs[i] = stderrors.Join(hideErrs[i], e.removeSource(r))
+		}
 	}
 	if isLast {
 		closeErr = e.close(leaving, hideErrs)

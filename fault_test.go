@@ -255,7 +255,8 @@ func (s scenario) beginning() string {
 	return "user/\nuser/data mine\n"
 }
 
-// tree lists what is below dir: directories, links and files with their content.
+// tree lists what is below dir: directories, links and files with their content, and not the links by which the
+// model shows the streams of what is bound.
 func tree(t testing.TB, dir string) string {
 	t.Helper()
 	var list strings.Builder
@@ -269,7 +270,7 @@ func tree(t testing.TB, dir string) string {
 			fmt.Fprintf(&list, "%s/\n", name)
 		case entry.Type() == fs.ModeSymlink:
 			text, err := os.Readlink(path)
-			if err != nil {
+			if err != nil || strings.HasSuffix(path, sourceStream) {
 				return err
 			}
 			fmt.Fprintf(&list, "%s -> %s\n", name, text)
@@ -286,6 +287,13 @@ func tree(t testing.TB, dir string) string {
 		t.Fatal(err)
 	}
 	return list.String()
+}
+
+// layerFiles lists what is in the layers without what Mount has written to them.
+func (h *host) layerFiles() string {
+	h.t.Helper()
+	lines := strings.SplitAfter(tree(h.t, h.path("layers")), "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, sourceStream) }), "")
 }
 
 // fault is a way in which a call goes wrong.
@@ -411,7 +419,7 @@ func disturb(h *host, s scenario, f fault, at int) (happened bool) {
 	m := s.begin(h)
 	before := tree(h.t, h.path("mnt"))
 	records := len(h.mounts())
-	layers := tree(h.t, h.path("layers"))
+	layers := h.layerFiles()
 
 	planned := f.plan(h, at)
 	died, err := survive(func() error { return s.do(h, m) })

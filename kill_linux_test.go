@@ -89,6 +89,9 @@ func TestMount_RecordsEachStepBeforeItTakesIt(t *testing.T) {
 				case unix.SYS_FSYNC:
 					delete(unflushed, c.path)
 				case unix.SYS_SYMLINKAT:
+					if strings.HasSuffix(c.path, sourceStream) {
+						return // the model shows the stream of what is bound
+					}
 					if file := h.recordFile(c.path); unflushed[file] {
 						t.Error("the link is made before its record is on the disk")
 					}

@@ -8,6 +8,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/pkg/errors"
 
+	"github.com/seed-941ae793/mount/internal/hcs"
 	"github.com/seed-941ae793/mount/internal/table"
 	"github.com/seed-941ae793/mount/internal/winfs"
 	"github.com/seed-941ae793/mount/internal/winpath"
@@ -75,11 +76,40 @@ func (e *engine) lookup(dir string) (Info, error) {
 func (e *engine) list() (infos []Info, err error) {
 	mounts, unread, err := e.records()
 	for _, r := range mounts {
+		if e.isClosedByOthers(r) && e.unmountOne(r.Name, e.checkClosed) == nil {
+			continue
+		}
 		if r.Target != "" { // or a process was killed before it recorded anything
 			infos = append(infos, infoOf(&r.Record))
 		}
 	}
 	return infos, stderrors.Join(append(unread, err)...)
+}
+
+// isClosedByOthers reports whether a mount is gone though nobody has called Unmount. For example, containerd's own
+// package has unmounted it. It does not ask HCS.
+func (e *engine) isClosedByOthers(r *table.Mount) bool {
+	switch {
+	case r.State != table.Shown, e.table.IsStale(r.Name):
+		return false
+	case hcs.IsVolume(r.Volume):
+		return !hcs.IsReachable(r.Volume)
+	}
+	isThere, err := e.isShown(&r.Record)
+	return r.Binding && err == nil && !isThere
+}
+
+// checkClosed returns an error unless a mount is gone for certain. A volume may be late.
+func (e *engine) checkClosed(r *table.Mount) error {
+	if hcs.IsVolume(r.Volume) {
+		if isOpen, err := e.layers.IsOpen(layerOf(&r.Record)); isOpen || err != nil {
+			return errors.WithMessagef(err, "layer %s is open", r.Source)
+		}
+	}
+	if !e.isClosedByOthers(r) {
+		return errors.Errorf("layer %s is open", r.Source)
+	}
+	return nil
 }
 
 func infoOf(r *table.Record) Info {

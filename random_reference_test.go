@@ -238,8 +238,8 @@ func (r *reference) hide(target string) bool {
 		m.state = table.Leaving
 	}
 	r.mounts[target] = m
-	if m.shows == "" {
-		return true // nothing was done there
+	if m.shows == "" || m.state == table.Opening && !m.binding {
+		return true // nothing has been done there, or all is undone
 	}
 	if !m.binding {
 		now := r.resolve(target) // somebody may have replaced the directory that it is in by a link

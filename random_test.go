@@ -571,6 +571,7 @@ func (r *random) cleanUp() {
 		if err := os.Rename(r.path("gone", "layer "+layer), r.path("layers", layer)); err != nil {
 			r.t.Fatal(err)
 		}
+		_ = os.Remove(r.path("layers", layer, "Files"+sourceStream)) // it was out of reach of Unmount
 	}
 	r.adopt()
 	if files := r.allFiles(); files != r.files { // nobody else would have put them right
@@ -723,6 +724,9 @@ func (r *random) observe() *world {
 	}
 	temps, _ := filepath.Glob(r.path("temp", "*"))
 	for _, temp := range temps {
+		if strings.HasSuffix(temp, sourceStream) {
+			continue
+		}
 		look("temp/" + filepath.Base(temp))
 	}
 	volumes, _ := filepath.Glob(r.path("hcs", "volumes", "*}"))

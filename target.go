@@ -197,6 +197,9 @@ func (e *engine) checkUnbound(r *table.Record) error {
 			return nil
 		}
 	}
+	if p := e.findForeign(r.Resolved); p != nil {
+		return errors.Wrapf(os.ErrExist, "layer %s is bound there", p.Source)
+	}
 	isOther, err := e.isOtherVolume(r.Resolved)
 	if err == nil && isOther {
 		err = errors.WithMessage(os.ErrExist, "another volume is bound there")

@@ -118,6 +118,9 @@ func (e *engine) withTempMount(ctx context.Context, mounts []Mount, f func(root 
 }
 
 func (e *engine) cleanupTempMounts() ([]error, error) {
+	if err := e.adoptBelow(getTempLocation()); err != nil {
+		return nil, err
+	}
 	mounts, failed, err := e.below(getTempLocation())
 	if err != nil {
 		return nil, err

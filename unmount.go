@@ -36,6 +36,12 @@ func (e *engine) unmount(path string) (wasTarget bool, err error) {
 	if wasTarget, err := e.unmountTarget(table.KeyOf(target), nil); wasTarget || err != nil {
 		return wasTarget, err
 	}
+	if isAdopted, err := e.adopt(target); isAdopted || err != nil {
+		if err == nil {
+			_, err = e.unmountTarget(table.KeyOf(target), nil)
+		}
+		return isAdopted, err
+	}
 	if !parent.IsDir {
 		if lost, err := e.at(path); len(lost) > 0 || err != nil {
 			return true, stderrors.Join(err, e.unmountEach(lost))
@@ -169,6 +175,9 @@ func (e *engine) closeUnknown(path string, dir winfs.Name, isOurs bool) error {
 // unmountBelow unmounts what is mounted below dir, the deepest first, and returns an error for each file of
 // the table that cannot be read.
 func (e *engine) unmountBelow(dir string) (unread []error, err error) {
+	if err := e.adoptBelow(dir); err != nil {
+		return nil, err
+	}
 	mounts, unread, err := e.below(dir)
 	if err != nil {
 		return nil, err

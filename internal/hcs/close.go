@@ -34,11 +34,11 @@ func (l Layers) CloseUnknown(layer *Layer) (err error) {
 }
 
 func (l Layers) tryClose(layer *Layer) error {
-	if IsVolume(layer.Volume) && !isReachable(layer.Volume) {
+	if IsVolume(layer.Volume) && !IsReachable(layer.Volume) {
 		return nil // it is closed already, and other code may have opened it again
 	}
 	if layer.Volume == "" {
-		layer.Volume = l.volumeOf(layer.Dir) // after the close HCS may no longer name it
+		layer.Volume = l.VolumeOf(layer.Dir) // after the close HCS may no longer name it
 	}
 	unprepareErr := errors.Wrapf(l.Calls.UnprepareLayer(layer.Dir), "failed to unprepare layer %s", layer.Dir)
 	deactivateErr := errors.Wrapf(l.Calls.DeactivateLayer(layer.Dir), "failed to deactivate layer %s", layer.Dir)
@@ -63,7 +63,7 @@ func (l Layers) tryClose(layer *Layer) error {
 func (l Layers) isClosed(layer *Layer, unprepareErr, deactivateErr error) bool {
 	unprepared := unprepareErr == nil || winfs.IsAny(unprepareErr, notPrepared...)
 	if IsVolume(layer.Volume) {
-		if !isReachable(layer.Volume) {
+		if !IsReachable(layer.Volume) {
 			return true
 		}
 		now, err := l.mountPath(layer.Dir)

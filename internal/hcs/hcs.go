@@ -12,6 +12,7 @@ package hcs
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,6 +88,17 @@ func IsLayer(dir string) bool {
 	return has("sandbox.vhdx") || has("layerchain.json") || has("Files") && has("Hives")
 }
 
+// ParentsOf returns the directories of a layer's parents, the nearest first, as the file layerchain.json in it lists
+// them. Docker and containerd write one, and hcsshim for the layers that it makes.
+func ParentsOf(dir string) (parents []string, err error) {
+	path := filepath.Join(dir, "layerchain.json")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = errors.Wrap(json.Unmarshal(text, &parents), path)
+	}
+	return parents, errors.WithStack(err)
+}
+
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !winfs.NotExist(err)
@@ -98,19 +110,19 @@ func IsVolume(path string) bool {
 	return strings.HasPrefix(name, "volume{") && strings.HasSuffix(name, "}")
 }
 
-// isReachable reports whether a volume is there, which it is while its disk is attached. A volume that cannot
+// IsReachable reports whether a volume is there, which it is while its disk is attached. A volume that cannot
 // be looked at for another reason, such as access denied, counts as there.
-func isReachable(volume string) bool {
+func IsReachable(volume string) bool {
 	// The separator leads to the root directory of the volume, and not to the device.
 	_, err := os.Stat(volume + string(filepath.Separator))
 	return !winfs.NotExist(err)
 }
 
-// volumeOf returns the volume that HCS names for a layer, or "". A volume that cannot be reached does not count:
+// VolumeOf returns the volume that HCS names for a layer, or "". A volume that cannot be reached does not count:
 // HCS may still name that of an earlier activation.
-func (l Layers) volumeOf(dir string) string {
+func (l Layers) VolumeOf(dir string) string {
 	path, err := l.mountPath(dir)
-	if err == nil && IsVolume(path) && isReachable(path) {
+	if err == nil && IsVolume(path) && IsReachable(path) {
 		return path
 	}
 	return ""
@@ -127,7 +139,7 @@ func (l Layers) IsOpen(layer *Layer) (bool, error) {
 		return true, nil // only HCS knows, and has no call that tells
 	}
 	ctx := context.Background()
-	if !l.Pause.Until(ctx, func() bool { return isReachable(layer.Volume) }) {
+	if !l.Pause.Until(ctx, func() bool { return IsReachable(layer.Volume) }) {
 		return false, nil
 	}
 	// Other code may have closed the layer, and another layer may have got the GUID of its volume.

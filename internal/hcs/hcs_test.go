@@ -257,16 +257,16 @@ func TestIsVolume(t *testing.T) {
 func TestIsReachable_OnlyAbsenceCounts(t *testing.T) {
 	h := newHost(t)
 	layer := h.open(h.layer(OwnDisk))
-	if !isReachable(layer.Volume) {
+	if !IsReachable(layer.Volume) {
 		t.Errorf("the volume of an open layer, %s, is not reachable", layer.Volume)
 	}
 	h.mustClose(layer)
-	if isReachable(layer.Volume) {
+	if IsReachable(layer.Volume) {
 		t.Errorf("the volume of a closed layer, %s, is reachable", layer.Volume)
 	}
 	if runtime.GOOS != "windows" { // where a file in a path is "path not found"
 		h.write(filepath.Join(h.dir, "file"))
-		if !isReachable(filepath.Join(h.dir, "file", "volume")) {
+		if !IsReachable(filepath.Join(h.dir, "file", "volume")) {
 			t.Error("what cannot be looked at (ENOTDIR) counts as absent")
 		}
 	}

@@ -19,7 +19,7 @@ func (l Layers) Open(ctx context.Context, layer *Layer) (mayBeOpen bool, err err
 	// ActivateLayer would close the layer for the other code. A volume may linger after a close.
 	var volume string
 	l.Pause.Until(ctx, func() bool {
-		volume = l.volumeOf(layer.Dir)
+		volume = l.VolumeOf(layer.Dir)
 		return volume == ""
 	})
 	if volume != "" {
@@ -82,7 +82,7 @@ func (l Layers) mayHaveVolume(layer *Layer) bool {
 	hasVolume := l.Pause.Until(context.Background(), func() bool {
 		path, err := l.mountPath(layer.Dir)
 		isNamed = isNamed || err == nil && path != ""
-		return err == nil && IsVolume(path) && isReachable(path)
+		return err == nil && IsVolume(path) && IsReachable(path)
 	})
 	return hasVolume || layer.Disk == KeptDisk && !isNamed
 }
@@ -96,7 +96,7 @@ func (l Layers) findVolume(ctx context.Context, layer *Layer) (err error) {
 			return !winfs.IsAny(err, transientMountPath...)
 		}
 		switch {
-		case IsVolume(path) && !isReachable(path):
+		case IsVolume(path) && !IsReachable(path):
 			err = errors.Wrapf(os.ErrNotExist, "failed to get mount path of layer %s: %s", layer.Dir, path)
 		case !IsVolume(path) && layer.Disk == OwnDisk, path == "" && layer.Disk == KeptDisk:
 			// The directory of a writable layer has its disk, and not its files. A read-only layer that

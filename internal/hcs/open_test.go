@@ -72,7 +72,7 @@ func TestOpen_ActivatesPreparesAndAsksForTheVolume(t *testing.T) {
 			t.Errorf("%d pauses", h.pauses)
 		}
 		h.wantOpen("2")
-		if test.volume && (!IsVolume(layer.Volume) || !isReachable(layer.Volume) || strings.TrimRight(layer.Volume, `\/`) != layer.Volume) ||
+		if test.volume && (!IsVolume(layer.Volume) || !IsReachable(layer.Volume) || strings.TrimRight(layer.Volume, `\/`) != layer.Volume) ||
 			!test.volume && layer.Volume != layer.Dir {
 			t.Errorf("the volume of a layer with %q disk is %s", test.disk, layer.Volume)
 		}
@@ -315,7 +315,7 @@ func TestOpen_TheVolumeOfAnEarlierActivationDoesNotCount(t *testing.T) {
 			if mayBeOpen {
 				t.Errorf("%d calls: the layer may be open: %v", calls, err)
 			}
-		} else if err != nil || !isReachable(layer.Volume) {
+		} else if err != nil || !IsReachable(layer.Volume) {
 			t.Errorf("%d calls: volume %s, %v", calls, layer.Volume, err)
 		}
 		if err == nil {

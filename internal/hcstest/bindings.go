@@ -192,7 +192,10 @@ func checkDir(info os.FileInfo, err error) syscall.Errno {
 // add keeps a new binding, and shows it. If the process is killed in between there is
 // none: see correct.
 func (b *binding) add(keep func() error) error {
-	if err := keep(); err != nil || !b.Shown {
+	if err := keep(); err != nil {
+		return err
+	}
+	if err := linkStream(b.Binding); err != nil || !b.Shown {
 		return err
 	}
 	if err := show(b.Binding); err != nil {
@@ -210,9 +213,22 @@ func (b *binding) drop(keep func() error) error {
 			return err
 		}
 	}
+	unlinkStream(b.Root)
 	*b = binding{}
 	return keep()
 }
+
+// stream is the stream of a directory in which containerd keeps the source of a layer that is bound there. NTFS has
+// streams; here it is a file beside the directory, of which a link at the root of a binding leads to that of the
+// source: what is bound has the streams of the source, too.
+const stream = ":containerd.io-source"
+
+func linkStream(b Binding) error {
+	unlinkStream(b.Root) // of a binding that a process was killed while it removed
+	return symlink(filepath.Clean(b.Source)+stream, filepath.Clean(b.Root)+stream)
+}
+
+func unlinkStream(root string) { _ = unlink(filepath.Clean(root) + stream) } // or there is none
 
 // correct drops a binding that is not shown but was to be: a process was killed before
 // it was, or when it no longer was.

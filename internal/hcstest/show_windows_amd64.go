@@ -69,6 +69,9 @@ func hide(root string) error {
 	return nil
 }
 
+func symlink(text, path string) error { return wine.Symlink(text, path) }
+func unlink(path string) error        { return wine.Unlink(path) }
+
 // GiveAway gives a file to another user, as Windows lets nobody do. It needs Wine, and root.
 func GiveAway(path string) error {
 	unix, err := wine.UnixPath(path)

@@ -1,0 +1,271 @@
+//go:build !windows
+
+package mount
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/seed-941ae793/mount/internal/hcstest"
+	"github.com/seed-941ae793/mount/internal/table"
+)
+
+// theirMount mounts a layer as containerd's own package does, without a record.
+func (h *host) theirMount(m *Mount, target string) {
+	h.t.Helper()
+	parents, err := m.GetParentPaths()
+	h.must(err)
+	h.must(h.model.ActivateLayer(m.Source))
+	h.must(h.model.PrepareLayer(m.Source, parents))
+	volume, err := h.model.GetLayerMountPath(m.Source)
+	h.must(err)
+	if volume = strings.TrimSuffix(volume, "/") + "/"; len(parents) == 0 {
+		volume = filepath.Join(volume, "Files")
+	}
+	h.must(h.model.Bind(target, volume, m.ReadOnly()))
+	h.must(os.WriteFile(target+sourceStream, []byte(m.Source), 0o666))
+}
+
+// theirUnmount unmounts a target as containerd's own package does.
+func (h *host) theirUnmount(target string) {
+	h.t.Helper()
+	source, err := os.ReadFile(target + sourceStream)
+	h.must(err)
+	h.must(h.model.Unbind(target))
+	h.must(h.model.UnprepareLayer(string(source)))
+	h.must(h.model.DeactivateLayer(string(source)))
+}
+
+func (h *host) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// streamAt returns what a program reads from the stream of a target, or "".
+func (h *host) streamAt(target string) string {
+	text, _ := os.ReadFile(target + sourceStream)
+	return string(text)
+}
+
+// theirLayers are those that containerd's own package mounts.
+var theirLayers = map[string]func(h *host) *Mount{"scratch": scratch2, "base": base2, "committed": func(h *host) *Mount {
+	h.committed("2")
+	h.write(h.path("layers", "2", "layerchain.json"), `["C:\\layers\\1","C:\\layers\\0"]`)
+	return h.scratchMount("2")
+}}
+
+func TestMount_LeavesTheSourceOfALayerInAStreamUntilUnmount(t *testing.T) {
+	for name, layer := range theirLayers {
+		for _, options := range [][]string{nil, {"ro"}} {
+			h := bindingHost(t)
+			m := layer(h)
+			m.Options = append(m.Options, options...)
+			layers := h.layerFiles()
+			for _, target := range []string{h.target("a"), h.target("b")} {
+				h.mustMount(m, target)
+			}
+			for _, target := range []string{h.target("a"), h.target("b")} {
+				if got := h.streamAt(target); got != m.Source {
+					t.Errorf("%s: the stream of %s is %q, want %q", name, target, got, m.Source)
+				}
+				h.mustUnmount(target)
+			}
+			h.wantClosed()
+			if got := tree(t, h.path("layers")); got != layers {
+				t.Errorf("%s: the layers are\n%swant\n%s", name, got, layers)
+			}
+		}
+	}
+}
+
+func TestUnmount_OfOneBindingLeavesTheStreamToTheOther(t *testing.T) {
+	for name, layer := range theirLayers {
+		h := bindingHost(t)
+		m := layer(h)
+		h.mustMount(m, h.target("a"))
+		h.mustMount(m, h.target("b"))
+		h.mustUnmount(h.target("a"))
+		if got := h.streamAt(h.target("b")); got != m.Source {
+			t.Errorf("%s: the stream is %q, want %q", name, got, m.Source)
+		}
+		h.mustUnmount(h.target("b"))
+		h.wantClosed()
+	}
+}
+
+// The directory of a layer may belong to somebody who lets nobody write to it.
+func TestMount_GoesOnWithoutAStreamInAReadOnlyLayer(t *testing.T) {
+	for name, layer := range theirLayers {
+		h := bindingHost(t)
+		m := layer(h)
+		if name == "scratch" {
+			h.inVolume(m, func(volume string) { symlink(t, "/none/at/all", filepath.Clean(volume)+sourceStream) })
+			wantError(t, h.mount(m, h.target("a")), "failed to record source for layer "+m.Source)
+			h.wantClosed()
+			h.wantAt(h.target("a"), "nothing")
+			continue
+		}
+		for _, stream := range []string{h.path("layers", "2", "Files"), h.path("layers", "2")} {
+			symlink(t, "/none/at/all", stream+sourceStream)
+		}
+		h.mustMount(m, h.target("a"))
+	}
+}
+
+func TestUnmount_LeavesTheStreamOfAnotherLayer(t *testing.T) {
+	h := bindingHost(t)
+	m := h.scratch("2")
+	h.mustMount(m, h.target("a"))
+	other := h.scratch("3").Source
+	stream := streamOf(&h.record(h.target("a")).Record)
+	h.must(os.WriteFile(stream, []byte(other), 0o666)) // as if the other layer had got the volume
+	h.mustUnmount(h.target("a"))
+	h.wantAt(stream, "file: "+other)
+}
+
+func TestUnmount_TakesOverWhatContainerdHasMounted(t *testing.T) {
+	for name, layer := range theirLayers {
+		for by, unmount := range map[string]func(h *host) error{
+			"Unmount":          func(h *host) error { return h.unmount(h.target("a")) },
+			"UnmountAll":       func(h *host) error { return h.unmountAll(h.target("a")) },
+			"UnmountMounts":    func(h *host) error { return h.unmountMounts([]Mount{{Target: "a"}}, h.path("mnt")) },
+			"UnmountRecursive": func(h *host) error { return h.unmountRecursive(h.path("mnt")) },
+		} {
+			t.Run(name+"/"+by, func(t *testing.T) {
+				underFilters(t, func(t *testing.T, h *host, w way) {
+					if !w.seen || !w.lists && by == "UnmountRecursive" {
+						return // nothing tells
+					}
+					m := layer(h)
+					h.mkdir(h.target("a"))
+					h.theirMount(m, h.target("a"))
+					wantError(t, h.mount(m, h.target("a")), "", os.ErrExist)
+					h.must(unmount(h))
+					h.wantClosed()
+					h.wantAt(h.target("a"), "directory of []")
+				})
+			})
+		}
+	}
+}
+
+// What cannot be closed stays on record, as a layer of this package would.
+func TestUnmount_KeepsWhatItHasTakenOverUntilItIsClosed(t *testing.T) {
+	h := bindingHost(t)
+	m := h.scratch("2")
+	h.mkdir(h.target("a"))
+	h.theirMount(m, h.target("a"))
+	h.failEvery(errorSharingViolation, hcstest.Deactivate)
+	wantError(t, h.unmount(h.target("a")), "failed to deactivate layer", errorSharingViolation)
+	h.model.Before = nil
+	if r := h.record(h.target("a")); r.Source != m.Source {
+		t.Errorf("on record is %+v", r.Record)
+	}
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+func TestUnmount_LeavesADirectoryThatOnlyHasTheStream(t *testing.T) {
+	for name, layer := range theirLayers {
+		h := bindingHost(t)
+		m := layer(h)
+		a := h.mkdir(h.target("a"))
+		h.must(os.WriteFile(a+sourceStream, []byte(m.Source), 0o666)) // as a copy of a layer has
+		openedElsewhere(h, m)
+		open := h.model.OpenLayers()
+		h.model.ResetCalls()
+		h.mustUnmount(a)
+		for _, call := range h.model.Calls() {
+			if strings.HasPrefix(call, "Unprepare") || strings.HasPrefix(call, "Deactivate") || strings.HasPrefix(call, string(hcstest.Unbind)) {
+				t.Errorf("%s: called %s", name, call)
+			}
+		}
+		if now := h.model.OpenLayers(); len(now) != len(open) {
+			t.Errorf("%s: open layers %q, want %q", name, now, open)
+		}
+		h.wantAt(a, "directory of []")
+	}
+}
+
+func TestUnmount_LeavesALayerThatAnotherTargetShows(t *testing.T) {
+	h := bindingHost(t)
+	m := h.base("2")
+	h.mustMount(m, h.target("b"))
+	a := h.mkdir(h.target("a"))
+	h.must(h.model.Bind(a, h.path("layers", "2", "Files"), false)) // other code can bind it, and not open it
+	h.mustUnmount(a)
+	h.wantOpen("2")
+	h.wantBound(hcstest.Binding{Root: h.target("b"), Source: h.path("layers", "2", "Files")})
+	h.mustUnmount(h.target("b"))
+	h.wantClosed()
+}
+
+func TestCleanupTempMounts_TakesOverWhatContainerdHasMounted(t *testing.T) {
+	h := bindingHost(t)
+	tempLocation.dir = h.path("temp")
+	t.Cleanup(func() { tempLocation.dir = "" })
+	h.mkdir(h.path("temp"))
+	target := h.mkdir(h.path("temp", "containerd-mount1"))
+	h.theirMount(h.scratch("2"), target)
+	failed, err := h.cleanupTempMounts()
+	if err != nil || len(failed) > 0 {
+		t.Errorf("%v, %v", failed, err)
+	}
+	h.wantClosed()
+	h.wantAt(target, "nothing")
+}
+
+// Containerd's own package has unmounted what this one had mounted.
+func TestEngine_ClearsWhatContainerdHasUnmounted(t *testing.T) {
+	for name, layer := range theirLayers {
+		for way, clear := range map[string]func(h *host, m *Mount){
+			"Unmount":              func(h *host, m *Mount) { h.mustUnmount(h.target("a")) },
+			"Unmount of the layer": func(h *host, m *Mount) { h.mustUnmount(m.Source) },
+			"UnmountRecursive":     func(h *host, m *Mount) { h.must(h.unmountRecursive(h.path("mnt"))) },
+			"List": func(h *host, m *Mount) {
+				if infos, err := h.list(); err != nil || len(infos) > 0 {
+					h.t.Errorf("List is %+v, %v", infos, err)
+				}
+			},
+			"Mount": func(h *host, m *Mount) { h.mustMount(m, h.target("a")); h.mustUnmount(h.target("a")) },
+			"Mount elsewhere": func(h *host, m *Mount) {
+				h.mustMount(m, h.target("b"))
+				h.mustUnmount(h.target("b"))
+				h.mustUnmount(h.target("a"))
+			},
+		} {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				h := bindingHost(t)
+				m := layer(h)
+				h.mustMount(m, h.target("a"))
+				h.theirUnmount(h.target("a"))
+				clear(h, m)
+				h.wantClosed()
+				h.wantAt(h.target("a"), "nothing")
+			})
+		}
+	}
+}
+
+func TestList_KeepsALayerThatIsOpen(t *testing.T) {
+	for name, layer := range theirLayers {
+		for _, bindsAt := range []string{"", "a"} {
+			h := newHost(t)
+			h.bindsAt = bindsAt
+			h.mustMount(layer(h), h.target("a"))
+			if bindsAt == "" {
+				h.must(os.Remove(h.target("a"))) // a user has removed the link, and the layer is still open
+			}
+			if infos, err := h.list(); err != nil || len(infos) != 1 {
+				t.Errorf("%s: %+v, %v", name, infos, err)
+			}
+			if r := h.record(h.target("a")); r.State != table.Shown {
+				t.Errorf("%s: state %s", name, r.State)
+			}
+		}
+	}
+}
