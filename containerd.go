@@ -125,23 +125,22 @@ func (e *engine) findForeign(path string) *plan {
 
 // isBoundTo reports whether a program that opens the target of a plan finds there what the plan would show.
 func (e *engine) isBoundTo(p *plan) bool {
-	source, err := winfs.Resolve(destination(&p.Record))
-	if err != nil || winpath.Equal(source.Path, p.Resolved) {
+	source := destination(&p.Record)
+	if name, err := winfs.Resolve(source); err != nil || winpath.Equal(name.Path, p.Resolved) {
 		return false // path is the directory of the layer itself
 	}
-	id, err := winfs.FileID(source.Path)
+	id, err := winfs.FileID(source)
 	found, foundErr := e.filter.FileID(p.Resolved)
 	if err != nil || foundErr != nil || id != found {
 		return false
 	}
-	volume, err := e.filter.VolumeOf(source.Path)
-	foundVolume, foundErr := e.filter.VolumeOf(p.Resolved)
-	if err != nil || foundErr != nil || volume != foundVolume {
-		return false
+	// Scratch disks are copies of one another, down to the serial number of the volume.
+	if sources, err := e.boundTo(&p.Record); err == nil {
+		return slices.ContainsFunc(sources, func(source string) bool { return isDestination(&p.Record, source) })
 	}
-	// Scratch disks are copies of one another, down to the serial number.
-	sources, err := e.boundTo(&p.Record)
-	return err != nil || slices.ContainsFunc(sources, func(source string) bool { return isDestination(&p.Record, source) })
+	volume, err := e.filter.VolumeOf(source)
+	foundVolume, foundErr := e.filter.VolumeOf(p.Resolved)
+	return err == nil && foundErr == nil && volume == foundVolume
 }
 
 // adoptBelow is adopt for all targets below a directory, as far as bindings can be listed.
