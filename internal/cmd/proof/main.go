@@ -12,7 +12,8 @@
 //   - a module builds for Windows that requires containerd and replaces it by the fork, as k3s does
 //   - the newest buildkitd builds for Windows with it (2.4.2)
 //   - with go mod vendor all of it builds for Windows (1.7.36 and 2.4.2)
-//   - containerd's own tests that touch mounts pass, as far as they run under Wine.
+//   - containerd's own tests that touch mounts pass, as far as they run under Wine, and one of a mount of type bind
+//     by way of the mount manager
 //
 // containerd is compiled with its own go.mod: its versions of hcsshim and all else, and its version of
 // the language. What is to be compared with is kept in the cache, for each version of containerd and
@@ -21,6 +22,7 @@ package main
 
 import (
 	"bytes"
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -33,6 +35,11 @@ import (
 
 // baselineFormat is part of the name of what is kept: raise it when a field of baseline changes.
 const baselineFormat = 5
+
+// chainTest mounts by way of containerd's mount manager, with this library below it.
+//
+//go:embed testdata/chain_windows_test.go
+var chainTest []byte
 
 // wineTests are the packages whose tests touch mounts and need no store of layers: those of
 // snapshots/windows make layers with virtdisk.dll and offreg.dll, which Wine does not have.
@@ -276,7 +283,15 @@ func minus(a, b []string) (rest []string) {
 
 // test runs containerd's own tests, up to three times. Some want a later time from a clock that may not
 // have ticked meanwhile under Wine, such as TestImagesCreateUpdateDelete, which mounts nothing.
+//
+// A test of its own goes to the mount manager, which containerd has since 2.2.
 func (t *tree) test(packages []string) error {
+	manager := filepath.Join(t.dir, "core", "mount", "manager")
+	if _, err := os.Stat(manager); err == nil {
+		if err := os.WriteFile(filepath.Join(manager, "chain_windows_test.go"), chainTest, 0o644); err != nil {
+			return err
+		}
+	}
 	wine, err := filepath.Abs("scripts/wine")
 	if err != nil {
 		return err
