@@ -17,8 +17,9 @@ const flags = "-mod=readonly -buildvcs=false -p=2"
 
 // tree is a copy of containerd.
 type tree struct {
-	dir   string
-	mount string // the pattern of package mount, such as "./mount"
+	dir      string
+	mount    string // the pattern of package mount, such as "./mount"
+	packages string // the pattern of what is built and vetted for Windows
 }
 
 // facts are what is compared before and after.
@@ -33,7 +34,7 @@ type facts struct {
 
 // facts finds out all of them. When vet fails, it must have reported on as many packages as needed.
 func (t *tree) facts(needed int) (*facts, error) {
-	if _, err := t.run("windows", "build", "./..."); err != nil {
+	if _, err := t.run("windows", "build", t.packages); err != nil {
 		return nil, err
 	}
 	var found facts
@@ -59,7 +60,7 @@ func (t *tree) count(found *facts) error {
 		return err
 	}
 	mount := strings.TrimSpace(module) + strings.TrimPrefix(t.mount, ".")
-	out, err := t.run("windows", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...")
+	out, err := t.run("windows", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, t.packages)
 	if err != nil {
 		return err
 	}
@@ -81,13 +82,13 @@ var position = regexp.MustCompile(`:\d+(:\d+)?`)
 // says nothing. It shows in a package that vet does not report on; then all are vetted anew, under the
 // key of an option that changes nothing.
 func (t *tree) vet(found *facts, needed int) error {
-	out, err := t.run("windows", "list", "-f", "{{if or .GoFiles .TestGoFiles}}p{{end}} {{if .XTestGoFiles}}x{{end}}", "./...")
+	out, err := t.run("windows", "list", "-f", "{{if or .GoFiles .TestGoFiles}}p{{end}} {{if .XTestGoFiles}}x{{end}}", t.packages)
 	if err != nil {
 		return err
 	}
 	all := len(strings.Fields(out))
 	for _, option := range []string{"", "-printf.funcs=zz" + strconv.FormatInt(time.Now().UnixNano(), 36)} {
-		args := []string{"vet", "-json", option, "./..."}
+		args := []string{"vet", "-json", option, t.packages}
 		out, err := t.run("windows", slices.DeleteFunc(args, func(arg string) bool { return arg == "" })...)
 		if found.Vetted, found.Complaints, err = t.readVet(out, err); err != nil {
 			return err

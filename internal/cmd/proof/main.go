@@ -1,7 +1,7 @@
 // Command proof proves that this library can take the place of containerd's own package mount in a version of
 // containerd. Run it at the top of the repository, or by scripts/containerd:
 //
-//	go run ./internal/cmd/proof CACHE VERSION
+//	go run ./internal/cmd/proof [-mount] CACHE VERSION
 //
 // In a copy of the module, which git has, it runs scripts/vendor twice. Then it shows that
 //
@@ -15,6 +15,8 @@
 //   - containerd's own tests that touch mounts pass, as far as they run under Wine, and one of a mount of type bind
 //     by way of the mount manager
 //
+// With -mount it builds, vets and tests package mount alone, and no module around it.
+//
 // containerd is compiled with its own go.mod: its versions of hcsshim and all else, and its version of
 // the language. What is to be compared with is kept in the cache, for each version of containerd and
 // of Go.
@@ -24,6 +26,7 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -49,20 +52,22 @@ var wineTests = map[string][]string{
 }
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: proof CACHE VERSION")
+	mountAlone := flag.Bool("mount", false, "prove it of package mount alone")
+	flag.Parse()
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: proof [-mount] CACHE VERSION")
 		os.Exit(2)
 	}
-	version := strings.TrimPrefix(os.Args[2], "v")
+	version := strings.TrimPrefix(flag.Arg(1), "v")
 	start := time.Now()
-	if err := prove(os.Args[1], version); err != nil {
+	if err := prove(flag.Arg(0), version, *mountAlone); err != nil {
 		fmt.Fprintf(os.Stderr, "containerd %s: NOT proved: %v\n", version, err)
 		os.Exit(1)
 	}
 	fmt.Printf("containerd %s: proved (%.0f s)\n", version, time.Since(start).Seconds())
 }
 
-func prove(cache, version string) error {
+func prove(cache, version string, mountAlone bool) error {
 	path := "github.com/containerd/containerd"
 	if strings.HasPrefix(version, "2.") {
 		path += "/v2"
@@ -72,7 +77,11 @@ func prove(cache, version string) error {
 		return err
 	}
 	major, _, _ := strings.Cut(version, ".")
-	t := &tree{dir: filepath.Join(cache, version, "tree"), mount: wineTests[major][0]}
+	tests := wineTests[major]
+	t := &tree{dir: filepath.Join(cache, version, "tree"), mount: tests[0], packages: "./..."}
+	if mountAlone {
+		tests, t.packages = tests[:1], t.mount
+	}
 	if err := t.copy(src); err != nil {
 		return err
 	}
@@ -94,6 +103,9 @@ func prove(cache, version string) error {
 	if err := now.check(old); err != nil {
 		return err
 	}
+	if mountAlone {
+		return t.test(tests)
+	}
 	if err := t.importer(filepath.Join(cache, version, "importer")); err != nil {
 		return err
 	}
@@ -107,7 +119,7 @@ func prove(cache, version string) error {
 			return err
 		}
 	}
-	return t.test(wineTests[major])
+	return t.test(tests)
 }
 
 // download returns the directory of a module.
@@ -317,7 +329,7 @@ func (t *tree) baseline(cache string) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(cache, fmt.Sprintf("baseline-%d-%s.json", baselineFormat, strings.Fields(version)[2]))
+	path := filepath.Join(cache, fmt.Sprintf("baseline-%d-%s-%x.json", baselineFormat, strings.Fields(version)[2], t.packages))
 	var kept facts
 	if text, err := os.ReadFile(path); err == nil {
 		return &kept, json.Unmarshal(text, &kept)
