@@ -144,6 +144,9 @@ func (e *engine) mountAll(ctx context.Context, mounts []Mount, target string) er
 // other target shows it. If mount is the directory of a layer, Unmount does so at all of its targets. The flags
 // are ignored.
 //
+// A target at which containerd 1.7 or 2.x has bound a layer is unmounted like one of this package. The stream
+// containerd.io-source tells which layer that is.
+//
 // Unmount removes the link and puts back the directory that it replaced, or it removes the binding and the
 // directory that Mount made for it. It closes the layer even if that failed. The record is removed once all has
 // succeeded; otherwise the error says which step failed, and Unmount can be called again. What was mounted
@@ -188,7 +191,8 @@ func UnmountMounts(mounts []Mount, target string, flags int) error {
 }
 
 // UnmountRecursive unmounts every mount whose target lies below mount, the deepest first, and then does what
-// [UnmountAll] does for mount itself. It returns nil for "". The flags are ignored.
+// [UnmountAll] does for mount itself. It returns nil for "". The flags are ignored. If bindings can be listed, it also
+// unmounts what containerd 1.7 or 2.x has bound below mount.
 //
 // It reads the whole mount table. It continues after a failure and returns all errors, which are those of
 // [Unmount]. It does not report damaged files in the table, except that of mount itself: whether their targets
@@ -207,7 +211,8 @@ var bindsLayers atomic.Bool
 //
 // With the bind filter the target is a directory, which programs can walk, and "ro" is enforced. The
 // directory may contain files, which are out of sight until Unmount. If it is absent, Mount makes it, and
-// Unmount removes it. Mount rejects a target that would hide files of the layer, its parents or the mount
+// Unmount removes it. Until Unmount the target has the stream containerd.io-source with the source of the layer,
+// which moby reads, unless the layer is read-only and may not be written to. Mount rejects a target that would hide files of the layer, its parents or the mount
 // table, and one in which a layer is mounted.
 //
 // If bindfltapi.dll is missing (before Windows Server 2019), Mount returns an error that matches

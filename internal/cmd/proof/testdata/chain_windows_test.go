@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -47,7 +48,13 @@ func TestManager_ChainOfALayerAndABind(t *testing.T) {
 	must(err)
 	manager, err := NewManager(db, filepath.Join(dir, "m"))
 	must(err)
-	defer db.Close()
+	defer func() {
+		if closer, is := manager.(io.Closer); is {
+			must(closer.Close()) // and the database
+		} else {
+			must(db.Close())
+		}
+	}()
 	ctx := namespaces.WithNamespace(context.Background(), "test")
 	info, err := manager.Activate(ctx, "1", []mount.Mount{layer}, mount.WithTemporary)
 	must(err)
