@@ -25,22 +25,26 @@ type winCase struct {
 // winLayers are a layer that was committed, which is read-only, and a writable one.
 var winLayers = []string{"1", "2"}
 
-// underAll runs the cases with every personality of HCS and the bind filter, or with a
-// few with -short. Those that differ in one answer run with a third of the cases, and with the
-// way to show layers that the answer is about, unless MOUNT_TEST_ALL is set.
+// underAll runs the cases with every personality of HCS and the bind filter. Those that differ in one
+// answer run with a third of the cases, and with the way to show layers that the answer is about, unless
+// MOUNT_TEST_ALL is set. With -short it runs all cases with the likely personality alone, and a sixth of
+// them with those that differ in every answer.
 func underAll(t *testing.T, all []winCase) {
 	for i, personality := range hcstest.Personalities {
-		cases := all
-		both := personality.Name == "likely" || strings.HasPrefix(personality.Name, "all-")
-		if testing.Short() && !both {
+		isLikely, isDifferent := personality.Name == "likely", strings.HasPrefix(personality.Name, "all-")
+		both := isLikely || isDifferent || os.Getenv("MOUNT_TEST_ALL") != ""
+		every := 1
+		switch {
+		case testing.Short() && !isLikely && !isDifferent:
 			continue
+		case testing.Short() && isDifferent:
+			every = 6
+		case !both:
+			every = 3
 		}
-		both = both || os.Getenv("MOUNT_TEST_ALL") != ""
-		if !both {
-			cases = nil
-			for j := i % 3; j < len(all); j += 3 {
-				cases = append(cases, all[j])
-			}
+		var cases []winCase
+		for j := i % every; j < len(all); j += every {
+			cases = append(cases, all[j])
 		}
 		links := slices.DeleteFunc(slices.Clone(cases), func(c winCase) bool { return c.bound })
 		ofFilter := strings.Contains(personality.Name, "bind")

@@ -24,12 +24,12 @@ const (
 )
 
 // TestMount_ThousandsOfCyclesLeaveNothing mounts and unmounts 50 layers from 8
-// goroutines, 5,000 times in all (500 with -short), by links and by bindings, with
+// goroutines, 5,000 times in all (200 with -short), by links and by bindings, with
 // transient errors of HCS on the way.
 func TestMount_ThousandsOfCyclesLeaveNothing(t *testing.T) {
 	cycles := 5000
 	if testing.Short() {
-		cycles = 500
+		cycles = 200
 	}
 	h := newSoakHost(t)
 	h.soakRound(soakWorkers * 5) // so that the runtime has its threads and their handles
