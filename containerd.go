@@ -60,67 +60,100 @@ func (e *engine) removeSource(r *table.Mount) error {
 // adopt puts the layer on record that containerd's own package has bound to a target, if there is one, and reports
 // whether there is. Then the target can be unmounted as one of this package.
 func (e *engine) adopt(target winfs.Name) (bool, error) {
-	p := e.findForeign(target.Path)
+	p, err := e.findForeign(target.Path)
 	if p == nil {
-		return false, nil
-	}
-	p.target = table.KeyOf(target)
-	unlockTarget, err := e.table.LockTarget(p.target)
-	if err != nil {
 		return false, err
+	}
+	return true, e.record(p, table.KeyOf(target))
+}
+
+// adoptEach is adopt for all targets for which isWanted reports true, as far as the bindings on the volume of a path
+// can be listed.
+func (e *engine) adoptEach(path string, isWanted func(p *plan) bool) error {
+	bindings, _ := e.filter.Bindings(path)
+	for _, b := range bindings {
+		target, _, err := winfs.ResolveParent(b.root)
+		if err != nil {
+			continue
+		}
+		names, err := e.table.At(table.KeyOf(target))
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			continue
+		}
+		p, err := e.findForeign(target.Path)
+		if p != nil && isWanted(p) {
+			err = e.record(p, table.KeyOf(target))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// record puts a mount on record that is there already, unless it is on record.
+func (e *engine) record(p *plan, target table.Key) error {
+	unlockTarget, err := e.table.LockTarget(target)
+	if err != nil {
+		return err
 	}
 	defer unlockTarget()
 	unlockLayer, err := e.table.LockLayer(p.layer)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer unlockLayer()
-	names, err := e.table.At(p.target)
-	if err != nil || len(names) > 0 {
-		return err == nil, err // another process has been faster
+	if names, err := e.table.At(target); err != nil || len(names) > 0 {
+		return err
 	}
-	r, err := e.table.Create(p.layer, p.target, p.Record)
+	r, err := e.table.Create(p.layer, target, p.Record)
 	if err != nil {
-		return false, err
+		return err
 	}
 	r.Release()
-	return true, nil
+	return nil
 }
 
 // findForeign returns what would be on record if this package had mounted what containerd's has bound to path, or
 // nil if it has bound nothing there. The stream says which layer that is. It counts only if a program that opens
 // path finds the layer: a copy of the directory may have the stream, too, and the layer has it itself.
-func (e *engine) findForeign(path string) *plan {
+func (e *engine) findForeign(path string) (*plan, error) {
 	text, err := os.ReadFile(filepath.Clean(path) + sourceStream)
 	source := string(text)
 	if err != nil || winpath.CheckLayer(source) != nil {
-		return nil
+		return nil, nil
 	}
 	name, err := winfs.Resolve(source)
 	if err != nil || !name.IsDir {
-		return nil
+		return nil, nil
 	}
 	p := &plan{layer: table.KeyOf(name), Record: table.Record{
 		State: table.Shown, Source: filepath.Clean(source), Dir: layerDir(filepath.Clean(source), name), Disk: string(hcs.DiskOf(source)),
-		Target: path, Resolved: path, Directory: true, Binding: true,
+		Target: winpath.Plain(path), Resolved: path, Directory: true, Binding: true,
 	}}
-	if p.Volume = p.Dir; hcs.Disk(p.Disk) != hcs.NoDisk {
+	if hcs.Disk(p.Disk) != hcs.NoDisk {
 		e.pause.Until(noContext, func() bool {
-			volume := e.layers.VolumeOf(p.Dir)
-			if volume != "" {
-				p.Volume = volume
-			}
-			return volume != "" || hcs.Disk(p.Disk) == hcs.KeptDisk
+			p.Volume = e.layers.VolumeOf(p.Dir)
+			return p.Volume != "" || hcs.Disk(p.Disk) == hcs.KeptDisk
 		})
 	}
+	if p.Volume == "" {
+		p.Volume = p.Dir
+	}
 	if e.isBoundTo(p) {
-		return p
+		return p, nil
 	}
 	// Of a layer with parents containerd binds the directory, and not the Files in it.
 	if p.Parents, _ = hcs.ParentsOf(p.Dir); len(p.Parents) > 0 && e.isBoundTo(p) {
-		return p
+		return p, nil
 	}
-	return nil
+	if isOther, _ := e.isOtherVolume(path); isOther && hcs.Disk(p.Disk) == hcs.OwnDisk && p.Volume == p.Dir {
+		return nil, errors.Errorf("a volume is bound to %s for layer %s, of which HCS names none", path, source)
+	}
+	return nil, nil
 }
 
 // isBoundTo reports whether a program that opens the target of a plan finds there what the plan would show.
@@ -141,27 +174,4 @@ func (e *engine) isBoundTo(p *plan) bool {
 	volume, err := e.filter.VolumeOf(source)
 	foundVolume, foundErr := e.filter.VolumeOf(p.Resolved)
 	return err == nil && foundErr == nil && volume == foundVolume
-}
-
-// adoptBelow is adopt for all targets below a directory, as far as bindings can be listed.
-func (e *engine) adoptBelow(dir string) error {
-	name, err := winfs.Resolve(dir)
-	if err != nil {
-		return nil // nothing can be bound there
-	}
-	bindings, _ := e.filter.Bindings(name.Path)
-	for _, b := range bindings {
-		target, _, err := winfs.ResolveParent(b.root)
-		if err != nil || !isBelow(target.Path, name.Path) {
-			continue
-		}
-		names, err := e.table.At(table.KeyOf(target))
-		if err == nil && len(names) == 0 {
-			_, err = e.adopt(target)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -19,7 +19,14 @@ func (h *host) theirMount(m *Mount, target string) {
 	h.must(err)
 	h.must(h.model.ActivateLayer(m.Source))
 	h.must(h.model.PrepareLayer(m.Source, parents))
-	volume, err := h.model.GetLayerMountPath(m.Source)
+	var volume string
+	for range 5 { // or the volume is late, and containerd's Mount fails
+		if volume, err = h.model.GetLayerMountPath(m.Source); err == nil && volume != "" {
+			if _, err = os.Stat(volume); err == nil {
+				break
+			}
+		}
+	}
 	h.must(err)
 	if volume = strings.TrimSuffix(volume, "/") + "/"; len(parents) == 0 {
 		volume = filepath.Join(volume, "Files")
@@ -134,10 +141,11 @@ func TestUnmount_TakesOverWhatContainerdHasMounted(t *testing.T) {
 			"UnmountAll":       func(h *host) error { return h.unmountAll(h.target("a")) },
 			"UnmountMounts":    func(h *host) error { return h.unmountMounts([]Mount{{Target: "a"}}, h.path("mnt")) },
 			"UnmountRecursive": func(h *host) error { return h.unmountRecursive(h.path("mnt")) },
+			"of the layer":     func(h *host) error { return h.unmount(h.path("layers", "2")) },
 		} {
 			t.Run(name+"/"+by, func(t *testing.T) {
 				underFilters(t, func(t *testing.T, h *host, w way) {
-					if !w.seen || !w.lists && by == "UnmountRecursive" {
+					if !w.seen || !w.lists && (by == "UnmountRecursive" || by == "of the layer") {
 						return // nothing tells
 					}
 					m := layer(h)

@@ -103,6 +103,7 @@ var scenarios = func() []scenario {
 	return append(all, plainScenarios...)
 }()
 
+// plainScenarios are not for links.
 var plainScenarios = []scenario{
 	{name: "mount a plain directory", kind: plain, bindsAt: "a", prepare: nothing, do: mountAtA},
 	{name: "mount a plain directory at a directory", kind: plain, bindsAt: "a", directory: true, prepare: nothing, do: mountAtA},
@@ -112,6 +113,12 @@ var plainScenarios = []scenario{
 	{name: "unmount a plain directory when Unmount was killed", kind: plain, bindsAt: "a", prepare: func(h *host, m *Mount) {
 		mountedAtA(h, m)
 		killedBefore(hcstest.Unbind, unmountA)(h, m)
+	}, do: unmountA},
+	{name: "unmount what containerd has mounted", foreign: true, directory: true, prepare: theirsAtA, do: unmountA},
+	{name: "unmount a base layer that containerd has mounted", kind: base, foreign: true, directory: true, prepare: theirsAtA, do: unmountA},
+	{name: "unmount what containerd has unmounted", bindsAt: "a", directory: true, prepare: func(h *host, m *Mount) {
+		mountedAtA(h, m)
+		h.theirUnmount(h.target("a"))
 	}, do: unmountA},
 	{name: "unmount a plain directory after a reboot", kind: plain, bindsAt: "a", silent: true, prepare: stale, do: unmountA},
 }
@@ -180,6 +187,7 @@ func openElsewhere(h *host, m *Mount) error {
 	return stderrors.Join(h.model.ActivateLayer(m.Source), h.model.PrepareLayer(m.Source, []string{`C:\layers\1`}))
 }
 
+func theirsAtA(h *host, m *Mount)      { h.theirMount(m, h.target("a")) }
 func stale(h *host, m *Mount)          { mountedAtA(h, m); h.reboot() }
 func mountAtA(h *host, m *Mount) error { return h.mount(m, h.target("a")) }
 func mountAtB(h *host, m *Mount) error { return h.mount(m, h.target("b")) }

@@ -113,8 +113,15 @@ func (f modelFilter) FileID(path string) (string, error) {
 
 func (f modelFilter) VolumeOf(path string) (uint64, error) {
 	volume, err := winfs.VolumeOf(path)
-	if b, is := f.BoundAt(path); is && err == nil {
-		volume, err = winfs.VolumeOf(filepath.Clean(b.Source))
+	for dir := path; dir != "/"; dir = filepath.Dir(dir) {
+		if b, is := f.BoundAt(dir); is && err == nil {
+			dir = filepath.Clean(b.Source)
+			volume, err = winfs.VolumeOf(dir)
+		}
+		if hcs.IsVolume(dir) { // a directory on the same device
+			volume++
+			break
+		}
 	}
 	return volume, err
 }

@@ -109,7 +109,7 @@ func TestMount_RecordsEachStepBeforeItTakesIt(t *testing.T) {
 type state map[string]string
 
 // changing is what a process may change on a host.
-var changing = []string{"table", "mnt", "hcs", "boot"}
+var changing = []string{"table", "mnt", "hcs", "layers", "boot"}
 
 // stateOf returns the state of all that a process may change, or of some directories.
 func stateOf(t testing.TB, dir string, names ...string) state {

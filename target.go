@@ -197,8 +197,11 @@ func (e *engine) checkUnbound(r *table.Record) error {
 			return nil
 		}
 	}
-	if p := e.findForeign(r.Resolved); p != nil {
-		return errors.Wrapf(os.ErrExist, "layer %s is bound there", p.Source)
+	if p, err := e.findForeign(r.Resolved); p != nil || err != nil {
+		if err == nil {
+			err = errors.Wrapf(os.ErrExist, "layer %s is bound there", p.Source)
+		}
+		return err
 	}
 	isOther, err := e.isOtherVolume(r.Resolved)
 	if err == nil && isOther {

@@ -129,8 +129,14 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 		return err
 	}
 	isLayer := dir.IsDir && hcs.IsLayer(path)
-	if len(names) == 0 && !isLayer {
-		return nil
+	if len(names) == 0 {
+		if !isLayer {
+			return nil
+		}
+		// If the layer were closed under a binding, nobody could list bindings any more.
+		if err := e.adoptEach(dir.Path, func(p *plan) bool { return p.layer == key }); err != nil {
+			return err
+		}
 	}
 	l, err := e.lockLayer(key)
 	if err != nil {

@@ -129,6 +129,18 @@ var mutants = []mutant{
 		old: "found != r.Hidden", new: "found == \"\""},
 	{bug: "the root of a binding that was removed is not made again", file: "binding.go", run: "TestUnmount_RemovesABindingWhoseDirectoryWasRemoved",
 		old: "return os.MkdirAll(r.Resolved, 0o755)", new: "return nil"},
+	{bug: "a binding has no stream", file: "containerd.go", run: "TestMount_LeavesTheSourceOfALayer",
+		old: "return os.WriteFile(streamOf(r), []byte(r.Source), 0o666)", new: "return nil"},
+	{bug: "the stream goes with the first of two bindings", file: "engine.go", run: "TestUnmount_OfOneBindingLeavesTheStream",
+		old: "if r.Binding && !isBound {", new: "if r.Binding {"},
+	{bug: "the stream of another layer is removed", file: "containerd.go", run: "TestUnmount_LeavesTheStreamOfAnotherLayer",
+		old: "err != nil || table.KeyOf(name) != r.LayerKey", new: "err != nil"},
+	{bug: "a copy of a layer's directory counts as bound", file: "containerd.go", run: "TestUnmount_LeavesADirectoryThatOnlyHasTheStream",
+		old: "if e.isBoundTo(p) {\n\t\treturn p, nil\n\t}\n\t// Of", new: "if true {\n\t\treturn p, nil\n\t}\n\t// Of"},
+	{bug: "a plain directory is closed as a layer", file: "engine.go", run: "TestMount_BindShows|TestMount_BindOfALayersDirectory",
+		old: " && r.Type != bindType\n", new: "\n"},
+	{bug: "a chain of mounts is taken apart from its beginning", file: "below.go", run: "TestUnmountRecursive_TakesAChainApart",
+		old: "max(depth[r], depth[outer]+1)", new: "min(depth[r], depth[outer]-1)"},
 
 	// The locks.
 	{bug: "two Mounts have the same target", file: "engine.go", run: "TestMount_OfTwoAtATarget",
