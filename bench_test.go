@@ -75,9 +75,9 @@ func timed(f func()) time.Duration {
 	return time.Since(start)
 }
 
-// BenchmarkManyMounts mounts different layers at once, with a model whose calls take 10 ms. All of them should
+// BenchmarkMount_ManyLayersAtOnce mounts different layers at once, with a model whose calls take 10 ms. All of them should
 // take about as long as one.
-func BenchmarkManyMounts(b *testing.B) {
+func BenchmarkMount_ManyLayersAtOnce(b *testing.B) {
 	for _, n := range []int{1, 32} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			h := newHost(b)
@@ -95,7 +95,7 @@ func BenchmarkManyMounts(b *testing.B) {
 	}
 }
 
-// BenchmarkThroughput mounts and unmounts 64 layers from 256 goroutines, with a model whose calls take 10 ms.
+// BenchmarkMount_Throughput mounts and unmounts 64 layers from 256 goroutines, with a model whose calls take 10 ms.
 // It compares that with what the calls alone allow, as the ratio of the times in the same run. Each layer goes
 // through its rounds at its own pace, as in a runtime; or all begin each round at the same instant, so that
 // what this package does for one cannot be done while another waits for a call.
@@ -105,7 +105,7 @@ func BenchmarkManyMounts(b *testing.B) {
 // first asks whether the layer is open and opens it (four calls). The others ask whether it is still open (one
 // call each), and the last one closes it (two): nine calls, one at a time. The baseline knows from memory who
 // is first and last. It does no more than the calls, a mutex and the link.
-func BenchmarkThroughput(b *testing.B) {
+func BenchmarkMount_Throughput(b *testing.B) {
 	b.Run("own pace", func(b *testing.B) { benchmarkThroughput(b, throughputRounds) })
 	b.Run("same instant", func(b *testing.B) { benchmarkThroughput(b, 1) })
 }

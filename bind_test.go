@@ -39,7 +39,7 @@ func TestMount_BindShowsADirectoryAndUnmountHidesIt(t *testing.T) {
 	}
 }
 
-func TestMount_RefusesABindThatIsNoDirectoryOrHasAnUnknownOption(t *testing.T) {
+func TestMount_RefusesAMalformedBind(t *testing.T) {
 	h := newHost(t)
 	h.write(h.path("file"), "mine")
 	for words, m := range map[string]*Mount{

@@ -281,7 +281,7 @@ func TestMount_BindsTheFilesOfABaseLayer(t *testing.T) {
 	h.wantEmptyTable()
 }
 
-func TestUnmount_ClosesALayerWithTheLastOfItsLinkAndItsBinding(t *testing.T) {
+func TestUnmount_ClosesALayerWithItsLastLinkOrBinding(t *testing.T) {
 	for _, order := range [][]string{{"link", "binding"}, {"binding", "link"}} {
 		t.Run("first the "+order[0], func(t *testing.T) {
 			h := newBindHost(t)
@@ -351,7 +351,7 @@ func TestMount_RefusesATargetThatShowsALayerInEitherWay(t *testing.T) {
 	}
 }
 
-func TestUnmount_LeavesABindingThatSomebodyPutInThePlaceOfOurs(t *testing.T) {
+func TestUnmount_LeavesABindingPutInThePlaceOfOurs(t *testing.T) {
 	for _, was := range []string{"absent", "directory"} {
 		t.Run(was, func(t *testing.T) {
 			h := newBindHost(t)
@@ -368,7 +368,7 @@ func TestUnmount_LeavesABindingThatSomebodyPutInThePlaceOfOurs(t *testing.T) {
 	}
 }
 
-func TestUnmount_LeavesAnEmptyDirectoryThatSomebodyBoundInThePlaceOfOurs(t *testing.T) {
+func TestUnmount_LeavesAnEmptyDirectoryThatSomebodyBound(t *testing.T) {
 	h := newBindHost(t)
 	root := h.bind(h.writable, h.path("target"))
 	h.must(bindfilter.RemoveFileBinding(h.path("target")))

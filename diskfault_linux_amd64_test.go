@@ -25,7 +25,7 @@ var diskFaults = []struct {
 	{"a file is busy for an instant", syscall.EBUSY, false, false},
 }
 
-func TestMount_NoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
+func TestMount_NoFailedChangeDoesHarm(t *testing.T) {
 	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
 			for j, fault := range diskFaults {

@@ -393,7 +393,7 @@ func isAny(err error, codes ...syscall.Errno) bool {
 	return slices.ContainsFunc(codes, func(code syscall.Errno) bool { return stderrors.Is(err, code) })
 }
 
-func TestMount_NoFaultInAnyCallLeaksALayerOrTouchesAFile(t *testing.T) {
+func TestMount_NoFaultInAnyCallDoesHarm(t *testing.T) {
 	underPersonalities(t, false, func(t *testing.T, p hcstest.Personality) {
 		for i, scenario := range scenarios {
 			for j, fault := range faults {
@@ -521,7 +521,7 @@ func (h *host) shownAt(target string) string {
 	return text
 }
 
-func TestALayerThatAKilledProcessLeftHalfOpenIsOpenedAfreshAtAnotherTarget(t *testing.T) {
+func TestMount_OpensALayerAfreshThatWasLeftHalfOpen(t *testing.T) {
 	for name, prepare := range map[string]func(h *host, m *Mount){
 		"killed while mounting": killedBefore(hcstest.Prepare, mountAtB),
 		"killed while unmounting": func(h *host, m *Mount) {

@@ -16,7 +16,7 @@ import (
 	"github.com/seed-941ae793/mount/internal/winfs"
 )
 
-func TestMount_KilledAtAnyStepLeavesNothingThatUnmountDoesNotCleanUp(t *testing.T) {
+func TestMount_KilledAtAnyStepIsCleanedUp(t *testing.T) {
 	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
 			if !chosen(p, i, 16) {

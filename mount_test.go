@@ -141,7 +141,7 @@ func TestMount_ShowsACommittedLayerWhetherOrNotItsDiskIsAttached(t *testing.T) {
 	}
 }
 
-func TestMount_ACommittedLayerThatAProcessLeftHalfOpenIsClosedWhicheverWayHCSOpensIt(t *testing.T) {
+func TestUnmount_ClosesACommittedLayerThatWasLeftHalfOpen(t *testing.T) {
 	for _, attached := range []bool{false, true} {
 		for call := range len(openCalls) {
 			for _, after := range []bool{false, true} {
@@ -318,7 +318,7 @@ func TestMount_RefusesAWayThatARecordCannotHold(t *testing.T) {
 	h.wantAt(h.path("\xff"), "directory of []")
 }
 
-func TestMount_APathThatCannotBeResolvedIsAnErrorOfEveryCall(t *testing.T) {
+func TestMount_FailsIfAPathCannotBeResolved(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	long, loop := h.target(strings.Repeat("x", 300)), h.target("loop")
@@ -454,7 +454,7 @@ func TestMount_ClearsTheOtherTargetsOfALayerAfterARestart(t *testing.T) {
 }
 
 // What cannot be done at one target keeps the layer from nothing.
-func TestMount_OfALayerOneOfWhoseTargetsCannotBeLookedAt(t *testing.T) {
+func TestMount_ShowsALayerWhoseOtherTargetCannotBeLookedAt(t *testing.T) {
 	for name, before := range map[string]func(h *host){
 		"mounted":                 func(h *host) {},
 		"unmounted in vain":       func(h *host) { wantError(h.t, h.unmount(h.target("a")), h.target("a"), syscall.ENOTDIR) },
@@ -488,7 +488,7 @@ func TestMount_OfALayerOneOfWhoseTargetsCannotBeLookedAt(t *testing.T) {
 	}
 }
 
-func TestMount_OpensALayerAgainAtATargetThatCouldNotBeLookedAt(t *testing.T) {
+func TestMount_OpensALayerAgainOnceItsTargetIsInReach(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	h.mustMount(m, h.mkdir(h.target("a")))
@@ -573,7 +573,7 @@ func TestMount_NeverShowsTheVolumeOfAnotherLayer(t *testing.T) {
 	}
 }
 
-func TestMount_TakesALayerForOpenWhoseVolumeIsOutOfReachForAnInstant(t *testing.T) {
+func TestMount_WaitsForAVolumeThatIsOutOfReach(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	shown := describe(h.target("a"))
@@ -691,7 +691,7 @@ func TestMount_UndoesWhatItHasDoneIfACallFails(t *testing.T) {
 	}
 }
 
-func TestMount_AnUndoThatFailsIsInTheErrorAndStaysOnRecord(t *testing.T) {
+func TestMount_ReportsAndRecordsAnUndoThatFails(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		codes map[hcstest.Call]error
@@ -728,7 +728,7 @@ func TestMount_AnUndoThatFailsIsInTheErrorAndStaysOnRecord(t *testing.T) {
 	}
 }
 
-func TestMount_AnUndoThatFailsAfterTheLayerIsOpenIsInTheErrorToo(t *testing.T) {
+func TestMount_ReportsAnUndoThatFailsOnceTheLayerIsOpen(t *testing.T) {
 	h := newHost(t)
 	h.model.Before = func(call hcstest.Call, _ string) error {
 		switch call {
@@ -920,7 +920,7 @@ func TestMount_RefusesALayerWhoseOnlyRecordIsDamaged(t *testing.T) {
 }
 
 // After a restart it is known that it is closed.
-func TestMount_OpensALayerOneOfWhoseRecordsFromBeforeARestartIsDamaged(t *testing.T) {
+func TestMount_OpensALayerWhoseStaleRecordIsDamaged(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	h.mustMount(m, h.target("a"))
@@ -934,7 +934,7 @@ func TestMount_OpensALayerOneOfWhoseRecordsFromBeforeARestartIsDamaged(t *testin
 	h.wantAt(file, describe(file))
 }
 
-func TestMount_DoesNotOpenALayerThatWasLeftHalfOpenAndCannotBeClosed(t *testing.T) {
+func TestMount_FailsIfALayerLeftHalfOpenCannotBeClosed(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	if !h.kill(1, true, func() error { return h.mount(m, h.target("a")) }) {

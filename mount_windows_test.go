@@ -508,7 +508,7 @@ func TestUnmount_OfATargetThatIsSpelledInAnotherWay(t *testing.T) {
 	}
 }
 
-func TestUnmount_OfAPathOnADriveThatIsNotThereIsNil(t *testing.T) {
+func TestUnmount_OfAPathOnAMissingDriveIsNil(t *testing.T) {
 	h := newWinHost(t)
 	h.must(h.scratch().Mount(h.path("target")))
 	for _, path := range []string{`Q:\mnt\a`, `\\?\Volume{00000000-0000-0000-0000-000000000000}\a`} {
@@ -526,7 +526,7 @@ func TestUnmount_OfAPathOnADriveThatIsNotThereIsNil(t *testing.T) {
 	h.must(Unmount(h.path("target"), 0))
 }
 
-func TestUnmount_RemovesALinkOfAnEarlierStartWhoseVolumeIsGone(t *testing.T) {
+func TestUnmount_RemovesAStaleLinkWhoseVolumeIsGone(t *testing.T) {
 	h := newWinHost(t)
 	h.mkdir(h.path("target"))
 	h.must(h.scratch().Mount(h.path("target")))

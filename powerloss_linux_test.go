@@ -21,7 +21,7 @@ import (
 // Durable is what came before a file was flushed or moved into place, which is written
 // through, on the same volume; and the content of that file.
 
-func TestMount_PowerLossBetweenAnyTwoWritesLeavesNothingThatUnmountOrMountCannotClear(t *testing.T) {
+func TestMount_PowerLossIsCleared(t *testing.T) {
 	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
 			if s.foreign || !chosen(p, i, 16) { // what other code had open is closed then

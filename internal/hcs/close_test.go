@@ -147,7 +147,7 @@ func TestClose_LeavesAnotherLayerOpenThatHasTheVolume(t *testing.T) {
 	}
 }
 
-func TestClose_AVolumeThatHCSNamesForAnotherLayerIsNoProofIfHCSRefuses(t *testing.T) {
+func TestClose_AnotherLayersVolumeIsNoProofIfHCSRefuses(t *testing.T) {
 	h, a, _ := guidReused(t, errNotReady)
 	h.model.Before = failing(errBusy, hcstest.Deactivate)
 	wantError(t, h.Close(a), "is still open as "+a.Volume, errBusy)
@@ -231,7 +231,7 @@ func TestClose_AsksForTheVolumeBeforehandIfItIsNotKnown(t *testing.T) {
 	}
 }
 
-func TestClose_OpensALayerOnceMoreIfNothingTellsThatItIsClosed(t *testing.T) {
+func TestClose_OpensALayerOnceMoreIfInDoubt(t *testing.T) {
 	refusing := func(h *host) { h.model.Personality.UnprepareClosed = errAccessDenied }
 	five := repeat(calls(ask, closeCalls), 5)
 	t.Run("", func(t *testing.T) {

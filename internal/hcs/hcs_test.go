@@ -199,7 +199,7 @@ func repeat(calls []string, times int) []string { return slices.Repeat(calls, ti
 
 var disks = []Disk{OwnDisk, NoDisk, KeptDisk}
 
-func TestDiskOf(t *testing.T) {
+func TestDiskOf_TellsWhichDiskALayerHas(t *testing.T) {
 	for _, disk := range disks {
 		if got := DiskOf(newHost(t).layer(disk).Dir); got != disk {
 			t.Errorf("DiskOf: %q, want %q", got, disk)
@@ -210,7 +210,7 @@ func TestDiskOf(t *testing.T) {
 	}
 }
 
-func TestIsLayer(t *testing.T) {
+func TestIsLayer_KnowsALayerByItsFiles(t *testing.T) {
 	for _, test := range []struct {
 		names []string
 		want  bool
@@ -233,7 +233,7 @@ func TestIsLayer(t *testing.T) {
 	}
 }
 
-func TestIsVolume(t *testing.T) {
+func TestIsVolume_KnowsTheNamesOfVolumes(t *testing.T) {
 	const guid = "{01234567-89ab-cdef-0123-456789abcdef}"
 	for path, want := range map[string]bool{
 		`\\?\Volume` + guid:            true,
@@ -272,7 +272,7 @@ func TestIsReachable_OnlyAbsenceCounts(t *testing.T) {
 	}
 }
 
-func TestIsOpen(t *testing.T) {
+func TestIsOpen_TellsWhetherALayerIsStillOpen(t *testing.T) {
 	t.Run("open", func(t *testing.T) {
 		for _, disk := range disks {
 			for _, backslash := range []bool{false, true} {

@@ -239,7 +239,7 @@ func TestResolveParent_ByAShortName(t *testing.T) {
 	}
 }
 
-func TestPaths_WithANULAreRefused(t *testing.T) {
+func TestWithPath_RefusesANUL(t *testing.T) {
 	const path = "C:\\a\x00b"
 	_, readErr := ReadLink(path)
 	_, idErr := FileID(path)
@@ -357,7 +357,7 @@ func withoutAdministrators(t *testing.T, f func()) {
 	f()
 }
 
-func TestIsBusy(t *testing.T) {
+func TestIsBusy_KnowsTheCodes(t *testing.T) {
 	for err, want := range map[error]bool{
 		&os.PathError{Err: windows.ERROR_SHARING_VIOLATION}: true,
 		windows.ERROR_ACCESS_DENIED:                         true,
@@ -412,7 +412,7 @@ func closing(open func(path string) (*os.File, error)) func(path string) error {
 	}
 }
 
-func TestRemoveOpen_TheNameIsFreeWhileAScannerHasTheFileOpen(t *testing.T) {
+func TestRemoveOpen_FreesTheNameWhileAScannerReads(t *testing.T) {
 	needWindows(t, "Wine has no POSIX semantics of deletion")
 	tr := newTree(t)
 	file, err := OpenPrivate(tr.path("file"), os.O_CREATE)
