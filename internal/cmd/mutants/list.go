@@ -36,6 +36,9 @@ var mutants = []mutant{
 	{bug: "the layer is closed before it is hidden", file: "engine.go", run: "RemovesTheLinkAndThenCloses",
 		old: `	for i, r := range leaving {
 		hideErrs[i] = e.hideOnRecord(r)
+		if r.Binding && !isBound {
+			hideErrs[i] = stderrors.Join(hideErrs[i], e.removeSource(r))
+		}
 	}
 	if isLast {
 		closeErr = e.close(leaving, hideErrs)
@@ -46,6 +49,9 @@ var mutants = []mutant{
 	}
 	for i, r := range leaving {
 		hideErrs[i] = e.hideOnRecord(r)
+		if r.Binding && !isBound {
+			hideErrs[i] = stderrors.Join(hideErrs[i], e.removeSource(r))
+		}
 	}
 `},
 	{bug: "the record goes though the layer may be open", file: "engine.go", run: "KeepsTheRecordOfALayerThatStaysOpen",
@@ -65,7 +71,7 @@ var mutants = []mutant{
 	{bug: "0x20 is undone, and closes the layer of other code", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_LeavesOpenWhatOtherCode",
 		old: "case layer.Disk == NoDisk, errors.Is(err, ErrSharingViolation):", new: "case layer.Disk == NoDisk:"},
 	{bug: "what HCS says proves that a layer is closed", file: "internal/hcs/close.go", pkg: "internal/hcs", run: "TestClose_SuccessProvesNothing",
-		old: "	if IsVolume(layer.Volume) {\n		if !isReachable", new: "	if false {\n		if !isReachable"},
+		old: "	if IsVolume(layer.Volume) {\n		if !IsReachable", new: "	if false {\n		if !IsReachable"},
 	{bug: "a volume that another layer has got keeps a layer on record", file: "internal/hcs/close.go", pkg: "internal/hcs", run: "TestClose_LeavesAnotherLayerOpen",
 		old: "return !winpath.Equal(now, layer.Volume)", new: "return false && !winpath.Equal(now, layer.Volume)"},
 	{bug: "a layer that was closed and that other code has opened again is closed", file: "internal/hcs/close.go", pkg: "internal/hcs", run: "TestClose_LeavesOpenWhatOtherCode",
@@ -75,13 +81,13 @@ var mutants = []mutant{
 	{bug: "a volume that is late is not waited for", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_WaitsForALateVolume",
 		old: "return !winfs.IsAny(err, transientMountPath...)", new: "return true"},
 	{bug: "the volume of an earlier activation is shown", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_TheVolumeOfAnEarlierActivationDoesNotCount",
-		old: "case IsVolume(path) && !isReachable(path):", new: "case false:"},
+		old: "case IsVolume(path) && !IsReachable(path):", new: "case false:"},
 
 	// The states of a record, and several mounts of a layer.
 	{bug: "a layer is closed though another target shows it", file: "engine.go", run: "TestMount_OpensALayerOnceForAllItsTargets",
 		old: "isLast = isLast && !slices.ContainsFunc(others,", new: "isLast = isLast || !slices.ContainsFunc(others,"},
 	{bug: "a killed mount keeps a layer open", file: "engine.go", run: "TestUnmount_ClosesALayerWithTheLastTargetThatShowsIt",
-		old: "		leaving = append(leaving, others...)", new: "		_ = append(leaving, others...)"},
+		old: "		leaving, others = append(leaving, others...), nil", new: "		_, others = append(leaving, others...), nil"},
 	{bug: "a layer that is half open is shown", file: "engine.go", run: "TestMount_OpensALayerAfreshThatWasLeftHalfOpen",
 		old: "		if r.State != table.Shown || e.table.IsStale(r.Name) {\n			continue\n", new: "		if e.table.IsStale(r.Name) {\n			continue\n"},
 	{bug: "HCS is called for what a restart has left", file: "engine.go", run: "TestUnmount_CleansUpWithoutHCSAfterARestart",
@@ -104,7 +110,7 @@ var mutants = []mutant{
 	{bug: "a link that does not show the layer passes", file: "link.go", run: "TestMount_FailsIfTheLinkDoesNotShow",
 		old: "	return errors.Wrapf(err, \"link to", new: "	err = nil\n	return errors.Wrapf(err, \"link to"},
 	{bug: "HCS gets the path of a link to the layer", file: "target.go", run: "TestMount_PassesToHCSTheLayerThatALinkLeadsTo",
-		old: "Dir: layerDir(source, layer)", new: "Dir: source"},
+		old: "	dir := layerDir(source, name)\n	if err := winpath.CheckLayer(dir)", new: "	dir := source\n	if err := winpath.CheckLayer(dir)"},
 	{bug: "a layer is mounted in the mount table", file: "target.go", run: "TestMount_RefusesATargetInTheTable",
 		old: "if winpath.Contains(tableDir, p.Resolved) {", new: "if false {"},
 	{bug: "what is mounted in a mounted layer is not below", file: "below.go", run: "TestUnmountRecursive_FindsWhatIsMountedByAnotherTarget",
