@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// BenchmarkMount compares mounting and unmounting with what cannot be less: the calls of HCS and a link.
+// BenchmarkMount compares a mount and an unmount with the least that they need: the calls of HCS and a link.
 func BenchmarkMount(b *testing.B) {
 	b.Run("bare calls and link", func(b *testing.B) {
 		h := newBareHost(b, "2")
@@ -39,7 +39,8 @@ func BenchmarkMount(b *testing.B) {
 	}
 }
 
-// BenchmarkTable shows what other mounts in the table cost, as the ratio to 10 of them in the same run.
+// BenchmarkTable shows what many other mounts in the table cost. It reports the ratio to the cost of 10 of
+// them, in the same run.
 func BenchmarkTable(b *testing.B) {
 	for _, op := range []string{"mount and unmount", "lookup"} {
 		for _, n := range []int{1000, 10000} {
@@ -95,10 +96,10 @@ func BenchmarkMount_ManyLayersAtOnce(b *testing.B) {
 	}
 }
 
-// BenchmarkMount_Throughput mounts and unmounts 64 layers from 256 goroutines, with a model whose calls take 10 ms.
-// It compares that with what the calls alone allow, as the ratio of the times in the same run. Each layer goes
-// through its rounds at its own pace, as in a runtime; or all begin each round at the same instant, so that
-// what this package does for one cannot be done while another waits for a call.
+// BenchmarkMount_Throughput mounts and unmounts 64 layers from 256 goroutines, with a model whose calls take 10
+// ms. It reports the ratio to the time that the calls alone take, in the same run. In "own pace" each layer
+// goes through its rounds at its own pace, as in a runtime. In "same instant" all layers begin each round at
+// once: while one of them waits for a call, this package has no work to do for another.
 //
 // The baseline makes the same calls, in the same order and under the same exclusion, which is checked. In a
 // round the four goroutines of a layer all mount it, each at its own target, and once all have, unmount it. The

@@ -344,7 +344,7 @@ func TestMount_RefusesATargetThatAnotherProgramHasBound(t *testing.T) {
 	})
 }
 
-// The other program has bound the same layer, so that a look shows it when Bind has failed.
+// The other program has bound the same layer. So the target shows the layer, although our Bind has failed.
 func TestMount_LeavesABindingOfTheSameLayerByAnotherProgram(t *testing.T) {
 	p, _ := hcstest.Named("bindings-denied")
 	for look := range looks {
@@ -527,7 +527,7 @@ func (f blindFilter) FileID(path string) (string, error) {
 	return found, err
 }
 
-// What is not found right after it was bound proves nothing later.
+// If a binding is not found right after it was made, it proves nothing that it is not found later.
 func TestUnmount_KeepsTheRecordOfABindingThatWasNeverSeen(t *testing.T) {
 	for name, filter := range map[string]func(h *host) bindFilter{
 		"not shown":  func(h *host) bindFilter { return accountFilter{modelFilter{h.model}} },

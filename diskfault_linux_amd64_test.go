@@ -10,9 +10,9 @@ import (
 	"github.com/seed-941ae793/mount/internal/table"
 )
 
-// diskFaults are the ways in which changes of files fail, other than those of
-// the model of HCS. Nothing asks for the code, but for that of a busy file; what
-// counts is whether the undo fails too.
+// diskFaults are the ways in which changes of files fail. Files of the model of
+// HCS do not fail. The code matters only if a file is busy. What counts
+// otherwise is whether the undo fails, too.
 var diskFaults = []struct {
 	name   string
 	errno  syscall.Errno
@@ -81,7 +81,7 @@ func TestMount_NoFailedChangeDoesHarm(t *testing.T) {
 								t.Errorf("the layer that other code has open is on record as ours: %+v", r)
 							}
 						}
-						// On a full disk nothing can be remembered, which the error says.
+						// On a full disk nothing can be put on record. The error says so.
 						mayLack := fault.space && err != nil && (strings.Contains(err.Error(), "failed to put the directory back") ||
 							strings.Contains(err.Error(), "failed to remove the link"))
 						s.wantRecovered(h, m, mayLack)

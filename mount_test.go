@@ -118,7 +118,7 @@ func TestMount_RefusesABaseLayerWithoutFiles(t *testing.T) {
 	}
 }
 
-// Whether HCS attaches the disk that a committed layer has kept is not known.
+// It is not known whether HCS attaches the disk that a committed layer has kept.
 func TestMount_ShowsACommittedLayerWhetherOrNotItsDiskIsAttached(t *testing.T) {
 	for _, attached := range []bool{false, true} {
 		t.Run(fmt.Sprint(attached), func(t *testing.T) {
@@ -252,7 +252,8 @@ func TestMount_RefusesATargetWhoseParentIsNotADirectory(t *testing.T) {
 	h.wantAt(h.path("mnt"), `directory of ["file"]`)
 }
 
-// Other processes would fail for all layers, or find the layer in place of the table.
+// If a layer could be mounted there, other processes would fail for all layers, or find the layer in place of
+// the table.
 func TestMount_RefusesATargetInTheTable(t *testing.T) {
 	for _, state := range []string{"new", "in use"} {
 		t.Run(state, func(t *testing.T) {
@@ -453,7 +454,7 @@ func TestMount_ClearsTheOtherTargetsOfALayerAfterARestart(t *testing.T) {
 	}
 }
 
-// What cannot be done at one target keeps the layer from nothing.
+// If one target cannot be looked at, the layer can still be mounted at another.
 func TestMount_ShowsALayerWhoseOtherTargetCannotBeLookedAt(t *testing.T) {
 	for name, before := range map[string]func(h *host){
 		"mounted":                 func(h *host) {},
@@ -864,7 +865,7 @@ func TestMount_FailsBeforeHCSIsCalledIfTheTableCannotBeUsed(t *testing.T) {
 	}
 }
 
-// damage makes the file of a mount one that nobody writes.
+// damage overwrites the file of a mount with a text that no version of this package writes.
 func (h *host) damage(target string) (file string) {
 	h.t.Helper()
 	file = h.recordFile(target)
@@ -919,7 +920,7 @@ func TestMount_RefusesALayerWhoseOnlyRecordIsDamaged(t *testing.T) {
 	h.wantOpen("2")
 }
 
-// After a restart it is known that it is closed.
+// After a restart the layer is known to be closed.
 func TestMount_OpensALayerWhoseStaleRecordIsDamaged(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")

@@ -148,8 +148,8 @@ func useTable(t *testing.T, dir string) {
 	t.Cleanup(func() { replaceTable("", nil) })
 }
 
-// replaceTable closes the mount table of this process and takes another one, or the one in dir
-// when it is next needed.
+// replaceTable closes the mount table of this process. From then on the process uses the other one.
+// If other is nil, it opens the one in dir when it needs it.
 func replaceTable(dir string, other *table.Table) {
 	mountTable.Lock()
 	defer mountTable.Unlock()

@@ -148,7 +148,7 @@ func TestWithTempMount_UnmountsWhenTheCallbackRemovesWhatIsBound(t *testing.T) {
 	underFilters(t, func(t *testing.T, h *host, w way) {
 		h.useTempLocation()
 		if err := h.withTempMount(context.Background(), inside(h), os.RemoveAll); err != nil {
-			// Below a root that is gone nothing can be unbound.
+			// If a root is gone, nothing below it can be unbound.
 			wantError(t, err, "failed to unmount")
 			h.wantNoLeak()
 			h.mustCleanUp()

@@ -544,7 +544,7 @@ func TestUnmount_OfATargetThatCannotBeLookedAtLeavesTheOthers(t *testing.T) {
 	h.wantClosed()
 }
 
-// The layer is shown nowhere that counts.
+// A target that cannot be looked at does not keep the layer open.
 func TestUnmount_ClosesALayerWithItsLastTargetInReach(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
@@ -805,7 +805,8 @@ func (h *host) hideRecord(target string, do func()) {
 	h.rename(aside, file)
 }
 
-// The link leads to a layer with another target. Who asks too early would take it for a path of the layer.
+// The link leads to a layer with another target. If Unmount followed it too early, it would take it for a path
+// of the layer.
 func TestUnmount_OfATargetThatIsMountedMeanwhileLeavesTheOthers(t *testing.T) {
 	h := newHost(t)
 	m := h.scratchMount("2") // without a disk: the link leads to its directory
@@ -1177,7 +1178,7 @@ func TestUnmountRecursive_LeavesWhatIsInAReusedVolume(t *testing.T) {
 	h.wantClosed()
 }
 
-// On Windows that is where a layer shows its files. Here the root of all stands for it.
+// On Windows a layer shows its files at the root of a volume. Here the root directory stands for that.
 func TestPathsOf_LeadThroughTheRootOfAVolume(t *testing.T) {
 	h := newHost(t)
 	root := string(filepath.Separator)
@@ -1189,7 +1190,7 @@ func TestPathsOf_LeadThroughTheRootOfAVolume(t *testing.T) {
 	}
 }
 
-// Two records may say that each layer is mounted in the other one, once the volumes have changed hands.
+// If two layers have swapped their volumes, their records may say that each is mounted in the other.
 func TestPathsOf_LeadInNoCircle(t *testing.T) {
 	h := newHost(t)
 	one := &table.Mount{Record: table.Record{Resolved: h.path("two", "a")}}

@@ -171,8 +171,8 @@ func (h *host) failNext(name hcstest.Call, codes ...syscall.Errno) {
 	}
 }
 
-// failing makes every call of these names fail with code: as Before of a model before it has an effect, and as
-// After once it has had it.
+// failing returns a function that makes every call of these names fail with code. As Before of a model it does
+// so before the call has an effect, as After once it has had it.
 func failing(code syscall.Errno, names ...hcstest.Call) func(hcstest.Call, string) error {
 	return func(call hcstest.Call, layer string) error {
 		if slices.Contains(names, call) {
@@ -337,8 +337,8 @@ func TestIsOpen_TellsWhetherALayerIsStillOpen(t *testing.T) {
 	})
 }
 
-// guidReused returns a host where other code has closed layer a, which was open, and has opened layer b, which
-// has got the GUID of the volume of a.
+// guidReused returns a host where layer a was open. Then other code has closed a and opened layer b. The volume
+// of b has got the GUID that the volume of a had.
 func guidReused(t *testing.T, closedPath syscall.Errno) (h *host, a, b *Layer) {
 	t.Helper()
 	h = newHost(t)

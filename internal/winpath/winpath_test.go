@@ -176,7 +176,7 @@ func TestVolume_IsThatOfPathFilepath(t *testing.T) {
 	if runtime.GOOS != "windows" {
 		t.Skip("compares with path/filepath of Windows")
 	}
-	// But for `\\?\UNC\server\share`, of which it has `\\?\UNC` as the volume.
+	// There is one difference: for path/filepath the volume of `\\?\UNC\server\share` is `\\?\UNC`.
 	for _, path := range []string{`C:\a`, `C:`, `C:a`, `\\s\h\a`, `\\s\h`, `\\?\C:\a`, `\\?\Volume{x}\a`, `a`, `\a`, `/a`, ``} {
 		if got, want := Volume(path), filepath.VolumeName(path); got != want {
 			t.Errorf("%s: %q, path/filepath has %q", path, got, want)
@@ -379,7 +379,7 @@ func FuzzAbs(f *testing.F) {
 	})
 }
 
-// FuzzText holds for any text: that of a link may be anything.
+// FuzzText checks what must hold for any text, because the text of a link may be anything.
 func FuzzText(f *testing.F) {
 	for _, path := range fuzzSeeds {
 		f.Add(path, `\\?\`+path)
