@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// BenchmarkMount compares mounting and unmounting with what cannot be less: the calls of HCS and a link.
+// BenchmarkMount compares a mount and an unmount with the least that they need: the calls of HCS and a link.
 func BenchmarkMount(b *testing.B) {
 	b.Run("bare calls and link", func(b *testing.B) {
 		h := newBareHost(b, "2")
@@ -39,7 +39,8 @@ func BenchmarkMount(b *testing.B) {
 	}
 }
 
-// BenchmarkTable shows what other mounts in the table cost, as the ratio to 10 of them in the same run.
+// BenchmarkTable shows what many other mounts in the table cost. It reports the ratio to the cost of 10 of
+// them, in the same run.
 func BenchmarkTable(b *testing.B) {
 	for _, op := range []string{"mount and unmount", "lookup"} {
 		for _, n := range []int{1000, 10000} {
@@ -75,9 +76,9 @@ func timed(f func()) time.Duration {
 	return time.Since(start)
 }
 
-// BenchmarkManyMounts mounts different layers at once, with a model whose calls take 10 ms. All of them should
+// BenchmarkMount_ManyLayersAtOnce mounts different layers at once, with a model whose calls take 10 ms. All of them should
 // take about as long as one.
-func BenchmarkManyMounts(b *testing.B) {
+func BenchmarkMount_ManyLayersAtOnce(b *testing.B) {
 	for _, n := range []int{1, 32} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			h := newHost(b)
@@ -95,17 +96,17 @@ func BenchmarkManyMounts(b *testing.B) {
 	}
 }
 
-// BenchmarkThroughput mounts and unmounts 64 layers from 256 goroutines, with a model whose calls take 10 ms.
-// It compares that with what the calls alone allow, as the ratio of the times in the same run. Each layer goes
-// through its rounds at its own pace, as in a runtime; or all begin each round at the same instant, so that
-// what this package does for one cannot be done while another waits for a call.
+// BenchmarkMount_Throughput mounts and unmounts 64 layers from 256 goroutines, with a model whose calls take 10
+// ms. It reports the ratio to the time that the calls alone take, in the same run. In "own pace" each layer
+// goes through its rounds at its own pace, as in a runtime. In "same instant" all layers begin each round at
+// once: while one of them waits for a call, this package has no work to do for another.
 //
 // The baseline makes the same calls, in the same order and under the same exclusion, which is checked. In a
 // round the four goroutines of a layer all mount it, each at its own target, and once all have, unmount it. The
 // first asks whether the layer is open and opens it (four calls). The others ask whether it is still open (one
 // call each), and the last one closes it (two): nine calls, one at a time. The baseline knows from memory who
 // is first and last. It does no more than the calls, a mutex and the link.
-func BenchmarkThroughput(b *testing.B) {
+func BenchmarkMount_Throughput(b *testing.B) {
 	b.Run("own pace", func(b *testing.B) { benchmarkThroughput(b, throughputRounds) })
 	b.Run("same instant", func(b *testing.B) { benchmarkThroughput(b, 1) })
 }

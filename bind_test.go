@@ -39,7 +39,7 @@ func TestMount_BindShowsADirectoryAndUnmountHidesIt(t *testing.T) {
 	}
 }
 
-func TestMount_RefusesABindThatIsNoDirectoryOrHasAnUnknownOption(t *testing.T) {
+func TestMount_RefusesAMalformedBind(t *testing.T) {
 	h := newHost(t)
 	h.write(h.path("file"), "mine")
 	for words, m := range map[string]*Mount{
@@ -81,7 +81,7 @@ func TestMount_BindsADirectoryAtManyTargets(t *testing.T) {
 	h.wantClosed()
 }
 
-// A layer whose directory is what a mount of type bind shows is a layer of its own.
+// If a mount of type bind shows the directory of a layer, the layer is still a layer of its own.
 func TestMount_BindOfALayersDirectoryIsNoMountOfTheLayer(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
@@ -95,7 +95,8 @@ func TestMount_BindOfALayersDirectoryIsNoMountOfTheLayer(t *testing.T) {
 	h.wantClosed()
 }
 
-// chain mounts a layer at a, and binds what that shows, or a folder in it, to b: as containerd's mount manager does.
+// chain mounts a layer at a. Then it binds what a shows, or a folder in it, to b. Containerd's mount manager
+// does the same.
 func (h *host) chain(bindsAt, folder string) (layer, bind *Mount) {
 	h.t.Helper()
 	h.bindsAt = bindsAt

@@ -344,7 +344,7 @@ func TestMount_RefusesATargetThatAnotherProgramHasBound(t *testing.T) {
 	})
 }
 
-// The other program has bound the same layer, so that a look shows it when Bind has failed.
+// The other program has bound the same layer. So the target shows the layer, although our Bind has failed.
 func TestMount_LeavesABindingOfTheSameLayerByAnotherProgram(t *testing.T) {
 	p, _ := hcstest.Named("bindings-denied")
 	for look := range looks {
@@ -527,7 +527,7 @@ func (f blindFilter) FileID(path string) (string, error) {
 	return found, err
 }
 
-// What is not found right after it was bound proves nothing later.
+// If a binding is not found right after it was made, it proves nothing that it is not found later.
 func TestUnmount_KeepsTheRecordOfABindingThatWasNeverSeen(t *testing.T) {
 	for name, filter := range map[string]func(h *host) bindFilter{
 		"not shown":  func(h *host) bindFilter { return accountFilter{modelFilter{h.model}} },
@@ -731,7 +731,7 @@ func TestUnmount_LeavesWhatAnotherProgramHasBoundInPlaceOfTheLayer(t *testing.T)
 	})
 }
 
-func TestMount_RefusesATargetThatAnotherProgramHasBoundInPlaceOfTheLayer(t *testing.T) {
+func TestMount_RefusesATargetBoundInPlaceOfTheLayer(t *testing.T) {
 	for look := range looks {
 		h := bindingHostOf(t, hcstest.Likely, look)
 		m := h.scratch("2")
@@ -853,7 +853,7 @@ func TestMount_AndUnmountDoNotWaitForAList(t *testing.T) {
 	}
 }
 
-func TestUnmount_LeavesADirectoryThatAUserPutInThePlaceOfTheTarget(t *testing.T) {
+func TestUnmount_LeavesADirectoryThatAUserPutAtTheTarget(t *testing.T) {
 	for name, meanwhile := range map[string]func(h *host){
 		"after Mount":                   func(h *host) {},
 		"after a restart":               func(h *host) { h.reboot() },
@@ -875,7 +875,7 @@ func TestUnmount_LeavesADirectoryThatAUserPutInThePlaceOfTheTarget(t *testing.T)
 	}
 }
 
-func TestUnmount_LeavesTheDirectoryOfABindingWithWhatAUserPutThere(t *testing.T) {
+func TestUnmount_LeavesABoundDirectoryThatAUserHasFilled(t *testing.T) {
 	h := bindingHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.write(h.target("a/mine"), "mine")
@@ -916,7 +916,7 @@ func TestUnmount_LeavesADirectoryThatAUserMadeOnceAllWasUndone(t *testing.T) {
 	}
 }
 
-func TestUnmount_LeavesTheTargetOfAMountThatFailedBeforeItWasBound(t *testing.T) {
+func TestUnmount_LeavesATargetThatWasNeverBound(t *testing.T) {
 	for _, call := range []hcstest.Call{hcstest.Activate, hcstest.Prepare} {
 		underFilters(t, func(t *testing.T, h *host, w way) {
 			h.model.After = failing(errorGenFailure, call)

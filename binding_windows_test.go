@@ -18,8 +18,8 @@ import (
 )
 
 // The tests here bind layers with the real go-winio. Under Wine bindfltapi.dll is the
-// simulation. Those that look at what is shown have real layers on Windows, and Wine shows
-// the simulation's where it may mount.
+// simulation. Some tests look at what is shown: on Windows these use real layers, and under
+// Wine those of the simulation, which are shown if it may mount.
 
 // useBindings chooses how this process shows layers until the test ends.
 func useBindings(t *testing.T, on bool) {
@@ -281,7 +281,7 @@ func TestMount_BindsTheFilesOfABaseLayer(t *testing.T) {
 	h.wantEmptyTable()
 }
 
-func TestUnmount_ClosesALayerWithTheLastOfItsLinkAndItsBinding(t *testing.T) {
+func TestUnmount_ClosesALayerWithItsLastLinkOrBinding(t *testing.T) {
 	for _, order := range [][]string{{"link", "binding"}, {"binding", "link"}} {
 		t.Run("first the "+order[0], func(t *testing.T) {
 			h := newBindHost(t)
@@ -351,7 +351,7 @@ func TestMount_RefusesATargetThatShowsALayerInEitherWay(t *testing.T) {
 	}
 }
 
-func TestUnmount_LeavesABindingThatSomebodyPutInThePlaceOfOurs(t *testing.T) {
+func TestUnmount_LeavesABindingPutInThePlaceOfOurs(t *testing.T) {
 	for _, was := range []string{"absent", "directory"} {
 		t.Run(was, func(t *testing.T) {
 			h := newBindHost(t)
@@ -368,7 +368,7 @@ func TestUnmount_LeavesABindingThatSomebodyPutInThePlaceOfOurs(t *testing.T) {
 	}
 }
 
-func TestUnmount_LeavesAnEmptyDirectoryThatSomebodyBoundInThePlaceOfOurs(t *testing.T) {
+func TestUnmount_LeavesAnEmptyDirectoryThatSomebodyBound(t *testing.T) {
 	h := newBindHost(t)
 	root := h.bind(h.writable, h.path("target"))
 	h.must(bindfilter.RemoveFileBinding(h.path("target")))
@@ -395,7 +395,7 @@ func TestUnmount_OfABindingThatSomebodyHasRemoved(t *testing.T) {
 	h.wantClosed(root)
 }
 
-// What follows needs to see into the simulation, and not what it shows.
+// The tests from here on look into the simulation, and not at what it shows.
 
 func newSimBindHost(t *testing.T) *winHost {
 	t.Helper()

@@ -16,8 +16,7 @@ import (
 	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
-// A child is this test binary, with what it shall do and on which host in its
-// environment.
+// A child is this test binary. Its environment says what it is to do, and on which host.
 const (
 	childTask = "MOUNT_TEST_TASK"
 	childDir  = "MOUNT_TEST_DIR"
@@ -44,7 +43,7 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// tasks are those of children that do what they are told, until there is no more.
+// tasks are those of children that read orders and do them, until there are no more.
 var tasks = map[string]func(orders io.Reader, answers io.Writer) error{}
 
 func runTask(dir, task string) error {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestTheCIMsOfTheParentsAreThoseOfTheFirstOption(t *testing.T) {
+func TestGetParentCimPaths_ReturnsWhatTheFirstOptionLists(t *testing.T) {
 	for _, test := range []struct {
 		options []string
 		want    []string
@@ -24,7 +24,7 @@ func TestTheCIMsOfTheParentsAreThoseOfTheFirstOption(t *testing.T) {
 	}
 }
 
-func TestAListOfCIMsThatIsNoneIsAnError(t *testing.T) {
+func TestGetParentCimPaths_RefusesAMalformedList(t *testing.T) {
 	for _, list := range []string{"", "{", `"C:\\1.cim"`, `[1]`} {
 		if paths, err := GetParentCimPaths(&Mount{Type: "CimFS", Options: []string{"parentCimPaths=" + list}}); err == nil {
 			t.Errorf("%q: %q", list, paths)
@@ -32,7 +32,7 @@ func TestAListOfCIMsThatIsNoneIsAnError(t *testing.T) {
 	}
 }
 
-func TestTheCIMOfALayerIsThatOfTheFirstOption(t *testing.T) {
+func TestGetCimPath_ReturnsThatOfTheFirstOption(t *testing.T) {
 	m := &Mount{Type: "CimFS", Options: []string{"ro", `cimpath=C:\2.cim`, "cimpath=other"}}
 	if path, err := GetCimPath(m); path != `C:\2.cim` || err != nil {
 		t.Error(path, err)
@@ -43,7 +43,7 @@ func TestTheCIMOfALayerIsThatOfTheFirstOption(t *testing.T) {
 	}
 }
 
-func TestOnlyAMountOfCimFSHasCIMs(t *testing.T) {
+func TestCheckCimFS_RefusesOtherTypes(t *testing.T) {
 	for _, other := range []string{"windows-layer", "BlockCIM", "cimfs", ""} {
 		m := &Mount{Type: other, Options: []string{`cimpath=C:\2.cim`, "parentCimPaths=[]"}}
 		_, err := GetParentCimPaths(m)
@@ -56,7 +56,7 @@ func TestOnlyAMountOfCimFSHasCIMs(t *testing.T) {
 	}
 }
 
-func TestTheOptionsOfABlockCIMAreFound(t *testing.T) {
+func TestGetEnableLayerIntegrity_AndGetAppendVHDFooterFindTheirOptions(t *testing.T) {
 	for _, test := range []struct {
 		options   []string
 		integrity bool

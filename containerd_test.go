@@ -161,7 +161,7 @@ func TestUnmount_TakesOverWhatContainerdHasMounted(t *testing.T) {
 	}
 }
 
-// What cannot be closed stays on record, as a layer of this package would.
+// If the layer cannot be closed, it stays on record, as if this package had mounted it.
 func TestUnmount_KeepsWhatItHasTakenOverUntilItIsClosed(t *testing.T) {
 	h := bindingHost(t)
 	m := h.scratch("2")

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMount_ChangesTwoFilesOfTheTableAndFlushesTwiceForALink(t *testing.T) {
+func TestMount_ChangesTwoFilesAndFlushesTwiceForALink(t *testing.T) {
 	wantCounts(t, 2, 2, "mount at an empty directory", "unmount by target")
 }
 
-func TestMount_ChangesTwoFilesOfTheTableAndFlushesNoneForABinding(t *testing.T) {
+func TestMount_ChangesTwoFilesAndFlushesNoneForABinding(t *testing.T) {
 	wantCounts(t, 2, 0, "mount at an empty directory, bound", "unmount by target, bound")
 	wantCounts(t, 2, 0, "mount at an absent target, bound", "unmount by target, bound")
 }

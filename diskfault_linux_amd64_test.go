@@ -10,9 +10,9 @@ import (
 	"github.com/seed-941ae793/mount/internal/table"
 )
 
-// diskFaults are the ways in which changes of files fail, other than those of
-// the model of HCS. Nothing asks for the code, but for that of a busy file; what
-// counts is whether the undo fails too.
+// diskFaults are the ways in which changes of files fail. Files of the model of
+// HCS do not fail. The code matters only if a file is busy. What counts
+// otherwise is whether the undo fails, too.
 var diskFaults = []struct {
 	name   string
 	errno  syscall.Errno
@@ -25,7 +25,7 @@ var diskFaults = []struct {
 	{"a file is busy for an instant", syscall.EBUSY, false, false},
 }
 
-func TestMount_NoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
+func TestMount_NoFailedChangeDoesHarm(t *testing.T) {
 	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
 			for j, fault := range diskFaults {
@@ -81,7 +81,7 @@ func TestMount_NoFailedChangeOfAFileLeaksALayerOrTouchesAFile(t *testing.T) {
 								t.Errorf("the layer that other code has open is on record as ours: %+v", r)
 							}
 						}
-						// On a full disk nothing can be remembered, which the error says.
+						// On a full disk nothing can be put on record. The error says so.
 						mayLack := fault.space && err != nil && (strings.Contains(err.Error(), "failed to put the directory back") ||
 							strings.Contains(err.Error(), "failed to remove the link"))
 						s.wantRecovered(h, m, mayLack)

@@ -84,8 +84,8 @@ func (s scenario) mount(h *host) *Mount {
 // isMount reports whether the scenario mounts at a.
 func (s scenario) isMount() bool { return strings.HasPrefix(s.name, "mount") }
 
-// scenarios are all in which links show the layer, and those again in which bindings do,
-// or a binding at a and a link at b.
+// scenarios are those with links, and then again with bindings. If a scenario has two targets, it is there
+// once more, with a binding at a and a link at b. Last come plainScenarios.
 var scenarios = func() []scenario {
 	all := linkScenarios
 	for _, s := range linkScenarios {
@@ -206,8 +206,8 @@ func unmountA(h *host, _ *Mount) error      { return h.unmount(h.target("a")) }
 func unmountB(h *host, _ *Mount) error      { return h.unmount(h.target("b")) }
 func unmountSource(h *host, m *Mount) error { return h.unmount(m.Source) }
 
-// killedBefore and killedAfter return what does something in a process that is killed in
-// a call of that name, before or after its effect.
+// killedBefore and killedAfter return a function that calls do in a process. The process
+// is killed in a call of that name, before the call has an effect or after it.
 func killedBefore(call hcstest.Call, do func(h *host, m *Mount) error) func(h *host, m *Mount) {
 	return func(h *host, m *Mount) { h.killed(&h.model.Before, call, m, do) }
 }
@@ -231,16 +231,15 @@ func (h *host) killed(hook *func(hcstest.Call, string) error, call hcstest.Call,
 	}
 }
 
-// cutShort leaves a target as an Unmount does that was killed before it had removed
-// the link.
+// cutShort leaves a target as it is if Unmount is killed before it removes the link.
 func (h *host) cutShort(target string) {
 	h.t.Helper()
 	h.change(target, func(r *table.Record) { r.State = table.Leaving })
 }
 
-// wantRecovered unmounts all that a scenario may have left, as a process would
-// that comes after, and fails the test unless that leaves the host as it was in
-// the beginning. The empty directory may lack where mayLack says so.
+// wantRecovered unmounts all that a scenario may have left, as a later process would. It
+// fails the test unless the host is then as it was in the beginning. If mayLack is set,
+// the empty directory may be missing.
 func (s scenario) wantRecovered(h *host, m *Mount, mayLack bool) {
 	h.t.Helper()
 	for _, path := range []string{h.target("a"), h.target("b"), m.Source} {
@@ -263,8 +262,8 @@ func (s scenario) beginning() string {
 	return "user/\nuser/data mine\n"
 }
 
-// tree lists what is below dir: directories, links and files with their content, and not the links by which the
-// model shows the streams of what is bound.
+// tree lists what is below dir: directories, links and files with their content. It leaves out the links by
+// which the model shows the streams of what is bound.
 func tree(t testing.TB, dir string) string {
 	t.Helper()
 	var list strings.Builder
@@ -330,8 +329,8 @@ var faults = []fault{
 	{name: "kills the process after its effect", after: errKilled},
 }
 
-// plan makes call number at, counted from now, go wrong, and returns whether it
-// has come to that.
+// plan makes call number at, counted from now, go wrong. What it returns reports whether
+// that call was made.
 func (f fault) plan(h *host, at int) (happened func() bool) {
 	number := -1
 	wrong := func(call hcstest.Call, err error) error {
@@ -363,9 +362,9 @@ func (f fault) plan(h *host, at int) (happened func() bool) {
 	return func() bool { return number >= at }
 }
 
-// isLie reports whether a call would say with err what is not so, of a layer of which nothing else can be
-// known: the calls that open a layer which other code has open, that they may have opened it (where the
-// volume is late, ActivateLayer says so by any code but 0x20).
+// isLie reports whether err would be a wrong answer that nothing can correct: the call is one that opens a
+// layer, other code has the layer open, and err says that the call may have opened it. If the volume is late,
+// any code of ActivateLayer but 0x20 says so.
 func isLie(h *host, call hcstest.Call, layer string, err error) bool {
 	isOpen := slices.Contains(h.model.OpenLayers(), layer)
 	switch call {
@@ -378,8 +377,8 @@ func isLie(h *host, call hcstest.Call, layer string, err error) bool {
 	return false
 }
 
-// hidesEffect reports whether a call would fail after its effect, of which nothing else can tell: that the
-// filter of a layer without a volume was attached.
+// hidesEffect reports whether a call would fail after an effect that nothing else can tell: it has attached the
+// filter of a layer without a volume.
 func (f fault) hidesEffect(h *host, call hcstest.Call, layer string) bool {
 	return call == hcstest.Prepare && !isTransient(f.after) && !isAny(f.after, errorTimeout) && h.hasNoVolume(layer)
 }
@@ -401,7 +400,7 @@ func isAny(err error, codes ...syscall.Errno) bool {
 	return slices.ContainsFunc(codes, func(code syscall.Errno) bool { return stderrors.Is(err, code) })
 }
 
-func TestMount_NoFaultInAnyCallLeaksALayerOrTouchesAFile(t *testing.T) {
+func TestMount_NoFaultInAnyCallDoesHarm(t *testing.T) {
 	underPersonalities(t, false, func(t *testing.T, p hcstest.Personality) {
 		for i, scenario := range scenarios {
 			for j, fault := range faults {
@@ -421,8 +420,8 @@ func TestMount_NoFaultInAnyCallLeaksALayerOrTouchesAFile(t *testing.T) {
 	})
 }
 
-// disturb does a scenario in which call number at goes wrong, and reports whether it has
-// come to that.
+// disturb does a scenario in which call number at goes wrong, and reports whether that
+// call was made.
 func disturb(h *host, s scenario, f fault, at int) (happened bool) {
 	m := s.begin(h)
 	before := tree(h.t, h.path("mnt"))
@@ -434,7 +433,7 @@ func disturb(h *host, s scenario, f fault, at int) (happened bool) {
 	h.model.Before, h.model.After = nil, nil
 
 	h.wantNoHarm(s)
-	// What failed without a record of more to undo has undone all.
+	// A Mount that fails and leaves no record has undone everything.
 	if !died && err != nil && s.isMount() && len(h.mounts()) == records && !s.clears() {
 		if after := tree(h.t, h.path("mnt")); after != before {
 			h.t.Errorf("the failed mount left\n%swhere there was\n%s", after, before)
@@ -453,15 +452,15 @@ func disturb(h *host, s scenario, f fault, at int) (happened bool) {
 	return planned()
 }
 
-// clears reports whether the scenario's mount clears something away before it mounts,
-// which stays so when it fails.
+// clears reports whether the scenario's mount first clears something away. If the mount
+// fails, that does not come back.
 func (s scenario) clears() bool {
 	return strings.Contains(s.name, "over a stale link") || strings.Contains(s.name, "second target after a reboot") ||
 		strings.Contains(s.name, "was killed")
 }
 
-// wantNoHarm fails the test when a layer is open that no record names, or one is closed
-// that other code has open.
+// wantNoHarm fails the test if a layer is open that no record names, or if a layer is
+// closed that other code has open.
 func (h *host) wantNoHarm(s scenario) {
 	h.t.Helper()
 	if !s.foreign {
@@ -529,7 +528,7 @@ func (h *host) shownAt(target string) string {
 	return text
 }
 
-func TestALayerThatAKilledProcessLeftHalfOpenIsOpenedAfreshAtAnotherTarget(t *testing.T) {
+func TestMount_OpensALayerAfreshThatWasLeftHalfOpen(t *testing.T) {
 	for name, prepare := range map[string]func(h *host, m *Mount){
 		"killed while mounting": killedBefore(hcstest.Prepare, mountAtB),
 		"killed while unmounting": func(h *host, m *Mount) {

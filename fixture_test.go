@@ -413,8 +413,8 @@ func describe(path string) string {
 	return "file: " + string(data)
 }
 
-// openCalls are those that open layer 2, when it is closed: the first asks whether
-// it is, the others are tried again.
+// openCalls open layer 2 if it is closed. The first one asks whether it is
+// closed. The others are tried again if they fail.
 var openCalls = []string{
 	"GetLayerMountPath 2",
 	"ActivateLayer 2",
@@ -435,8 +435,8 @@ func (h *host) wantCalls(want ...string) {
 	}
 }
 
-// awaitWaiting waits until a goroutine waits for a lock, or has come to its end without waiting, which it
-// sends to ended.
+// awaitWaiting waits until a goroutine waits for a lock, or until something is in ended: there a goroutine sends
+// its error if it ends without waiting.
 func (h *host) awaitWaiting(ended chan error) {
 	stacks := make([]byte, 1<<20)
 	for len(ended) == 0 {
@@ -462,8 +462,8 @@ func (h *host) failEvery(code syscall.Errno, names ...hcstest.Call) {
 	h.model.Before = failing(code, names...)
 }
 
-// failing returns what makes every call of these names fail with code: as Before of a model before
-// it has an effect, as After once it has had it.
+// failing returns a function that makes every call of these names fail with code. As Before of a model it does
+// so before the call has an effect, as After once it has had it.
 func failing(code syscall.Errno, names ...hcstest.Call) func(hcstest.Call, string) error {
 	return func(call hcstest.Call, layer string) error {
 		if slices.Contains(names, call) {

@@ -16,7 +16,7 @@ import (
 	"github.com/seed-941ae793/mount/internal/winfs"
 )
 
-func TestMount_KilledAtAnyStepLeavesNothingThatUnmountDoesNotCleanUp(t *testing.T) {
+func TestMount_KilledAtAnyStepIsCleanedUp(t *testing.T) {
 	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
 			if !chosen(p, i, 16) {
@@ -26,7 +26,7 @@ func TestMount_KilledAtAnyStepLeavesNothingThatUnmountDoesNotCleanUp(t *testing.
 				t.Parallel()
 				h := newSharedHost(t, p)
 				m := s.begin(h)
-				// What is there before a change is what a process leaves that is killed then.
+				// If a process is killed before a change, it leaves what is there at that time.
 				var left []state
 				child := startChild(t)
 				err := child.run(s, h.dir, func(change) {
@@ -171,8 +171,8 @@ func (s state) String() string {
 	return list.String()
 }
 
-// identifyMade gives the records of directories that were made for bindings the IDs that the
-// directories have since restore has made them anew.
+// identifyMade corrects the IDs in the records of directories that were made for bindings:
+// restore has made these directories anew, so they have other IDs.
 func (h *host) identifyMade() {
 	h.t.Helper()
 	for _, r := range h.mounts() {

@@ -94,7 +94,7 @@ func TestLookup_FindsNoMountFromBeforeARestartAndListDoes(t *testing.T) {
 	h.wantCalls(openCalls...)
 }
 
-func TestLookup_FindsNoMountThatIsHalfMadeOrHalfUndoneAndListDoes(t *testing.T) {
+func TestLookup_FindsNoHalfMadeMountAndListDoes(t *testing.T) {
 	for name, half := range map[string]func(h *host, m *Mount) bool{
 		"made": func(h *host, m *Mount) bool {
 			return h.kill(3, true, func() error { return h.mount(m, h.target("a")) })

@@ -118,7 +118,7 @@ func TestMount_RefusesABaseLayerWithoutFiles(t *testing.T) {
 	}
 }
 
-// Whether HCS attaches the disk that a committed layer has kept is not known.
+// It is not known whether HCS attaches the disk that a committed layer has kept.
 func TestMount_ShowsACommittedLayerWhetherOrNotItsDiskIsAttached(t *testing.T) {
 	for _, attached := range []bool{false, true} {
 		t.Run(fmt.Sprint(attached), func(t *testing.T) {
@@ -141,7 +141,7 @@ func TestMount_ShowsACommittedLayerWhetherOrNotItsDiskIsAttached(t *testing.T) {
 	}
 }
 
-func TestMount_ACommittedLayerThatAProcessLeftHalfOpenIsClosedWhicheverWayHCSOpensIt(t *testing.T) {
+func TestUnmount_ClosesACommittedLayerThatWasLeftHalfOpen(t *testing.T) {
 	for _, attached := range []bool{false, true} {
 		for call := range len(openCalls) {
 			for _, after := range []bool{false, true} {
@@ -252,7 +252,8 @@ func TestMount_RefusesATargetWhoseParentIsNotADirectory(t *testing.T) {
 	h.wantAt(h.path("mnt"), `directory of ["file"]`)
 }
 
-// Other processes would fail for all layers, or find the layer in place of the table.
+// If a layer could be mounted there, other processes would fail for all layers, or find the layer in place of
+// the table.
 func TestMount_RefusesATargetInTheTable(t *testing.T) {
 	for _, state := range []string{"new", "in use"} {
 		t.Run(state, func(t *testing.T) {
@@ -318,7 +319,7 @@ func TestMount_RefusesAWayThatARecordCannotHold(t *testing.T) {
 	h.wantAt(h.path("\xff"), "directory of []")
 }
 
-func TestMount_APathThatCannotBeResolvedIsAnErrorOfEveryCall(t *testing.T) {
+func TestMount_FailsIfAPathCannotBeResolved(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	long, loop := h.target(strings.Repeat("x", 300)), h.target("loop")
@@ -453,8 +454,8 @@ func TestMount_ClearsTheOtherTargetsOfALayerAfterARestart(t *testing.T) {
 	}
 }
 
-// What cannot be done at one target keeps the layer from nothing.
-func TestMount_OfALayerOneOfWhoseTargetsCannotBeLookedAt(t *testing.T) {
+// If one target cannot be looked at, the layer can still be mounted at another.
+func TestMount_ShowsALayerWhoseOtherTargetCannotBeLookedAt(t *testing.T) {
 	for name, before := range map[string]func(h *host){
 		"mounted":                 func(h *host) {},
 		"unmounted in vain":       func(h *host) { wantError(h.t, h.unmount(h.target("a")), h.target("a"), syscall.ENOTDIR) },
@@ -488,7 +489,7 @@ func TestMount_OfALayerOneOfWhoseTargetsCannotBeLookedAt(t *testing.T) {
 	}
 }
 
-func TestMount_OpensALayerAgainAtATargetThatCouldNotBeLookedAt(t *testing.T) {
+func TestMount_OpensALayerAgainOnceItsTargetIsInReach(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	h.mustMount(m, h.mkdir(h.target("a")))
@@ -573,7 +574,7 @@ func TestMount_NeverShowsTheVolumeOfAnotherLayer(t *testing.T) {
 	}
 }
 
-func TestMount_TakesALayerForOpenWhoseVolumeIsOutOfReachForAnInstant(t *testing.T) {
+func TestMount_WaitsForAVolumeThatIsOutOfReach(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	shown := describe(h.target("a"))
@@ -691,7 +692,7 @@ func TestMount_UndoesWhatItHasDoneIfACallFails(t *testing.T) {
 	}
 }
 
-func TestMount_AnUndoThatFailsIsInTheErrorAndStaysOnRecord(t *testing.T) {
+func TestMount_ReportsAndRecordsAnUndoThatFails(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		codes map[hcstest.Call]error
@@ -728,7 +729,7 @@ func TestMount_AnUndoThatFailsIsInTheErrorAndStaysOnRecord(t *testing.T) {
 	}
 }
 
-func TestMount_AnUndoThatFailsAfterTheLayerIsOpenIsInTheErrorToo(t *testing.T) {
+func TestMount_ReportsAnUndoThatFailsOnceTheLayerIsOpen(t *testing.T) {
 	h := newHost(t)
 	h.model.Before = func(call hcstest.Call, _ string) error {
 		switch call {
@@ -864,7 +865,7 @@ func TestMount_FailsBeforeHCSIsCalledIfTheTableCannotBeUsed(t *testing.T) {
 	}
 }
 
-// damage makes the file of a mount one that nobody writes.
+// damage overwrites the file of a mount with a text that no version of this package writes.
 func (h *host) damage(target string) (file string) {
 	h.t.Helper()
 	file = h.recordFile(target)
@@ -919,8 +920,8 @@ func TestMount_RefusesALayerWhoseOnlyRecordIsDamaged(t *testing.T) {
 	h.wantOpen("2")
 }
 
-// After a restart it is known that it is closed.
-func TestMount_OpensALayerOneOfWhoseRecordsFromBeforeARestartIsDamaged(t *testing.T) {
+// After a restart the layer is known to be closed.
+func TestMount_OpensALayerWhoseStaleRecordIsDamaged(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	h.mustMount(m, h.target("a"))
@@ -934,7 +935,7 @@ func TestMount_OpensALayerOneOfWhoseRecordsFromBeforeARestartIsDamaged(t *testin
 	h.wantAt(file, describe(file))
 }
 
-func TestMount_DoesNotOpenALayerThatWasLeftHalfOpenAndCannotBeClosed(t *testing.T) {
+func TestMount_FailsIfALayerLeftHalfOpenCannotBeClosed(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	if !h.kill(1, true, func() error { return h.mount(m, h.target("a")) }) {

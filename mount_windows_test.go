@@ -148,8 +148,8 @@ func useTable(t *testing.T, dir string) {
 	t.Cleanup(func() { replaceTable("", nil) })
 }
 
-// replaceTable closes the mount table of this process and takes another one, or the one in dir
-// when it is next needed.
+// replaceTable closes the mount table of this process. From then on the process uses the other one.
+// If other is nil, it opens the one in dir when it needs it.
 func replaceTable(dir string, other *table.Table) {
 	mountTable.Lock()
 	defer mountTable.Unlock()
@@ -508,7 +508,7 @@ func TestUnmount_OfATargetThatIsSpelledInAnotherWay(t *testing.T) {
 	}
 }
 
-func TestUnmount_OfAPathOnADriveThatIsNotThereIsNil(t *testing.T) {
+func TestUnmount_OfAPathOnAMissingDriveIsNil(t *testing.T) {
 	h := newWinHost(t)
 	h.must(h.scratch().Mount(h.path("target")))
 	for _, path := range []string{`Q:\mnt\a`, `\\?\Volume{00000000-0000-0000-0000-000000000000}\a`} {
@@ -526,7 +526,7 @@ func TestUnmount_OfAPathOnADriveThatIsNotThereIsNil(t *testing.T) {
 	h.must(Unmount(h.path("target"), 0))
 }
 
-func TestUnmount_RemovesALinkOfAnEarlierStartWhoseVolumeIsGone(t *testing.T) {
+func TestUnmount_RemovesAStaleLinkWhoseVolumeIsGone(t *testing.T) {
 	h := newWinHost(t)
 	h.mkdir(h.path("target"))
 	h.must(h.scratch().Mount(h.path("target")))

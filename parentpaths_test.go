@@ -15,7 +15,7 @@ func parentsOption(list string) *Mount {
 	return &Mount{Options: []string{"rw", ParentLayerPathsFlag + list}}
 }
 
-func TestGetParentPathsReturnsWhatTheLastOptionLists(t *testing.T) {
+func TestGetParentPaths_ReturnsWhatTheLastOptionLists(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		options []string
@@ -46,7 +46,7 @@ func TestGetParentPathsReturnsWhatTheLastOptionLists(t *testing.T) {
 	}
 }
 
-func TestGetParentPathsTakesAListOfAnyLength(t *testing.T) {
+func TestGetParentPaths_TakesAListOfAnyLength(t *testing.T) {
 	var want []string
 	for i := 0; i < 20000; i++ {
 		want = append(want, fmt.Sprintf(`C:\layers\%d`, i))
@@ -65,7 +65,7 @@ func listOf(paths []string) string {
 	return string(data)
 }
 
-func TestGetParentPathsRefusesWhatIsNotAListOfAbsolutePaths(t *testing.T) {
+func TestGetParentPaths_RefusesMalformedListsAndPaths(t *testing.T) {
 	const unmarshal = "failed to unmarshal parent layer paths from mount"
 	for _, test := range []struct{ list, text string }{
 		{``, unmarshal},
@@ -104,7 +104,7 @@ func TestGetParentPathsRefusesWhatIsNotAListOfAbsolutePaths(t *testing.T) {
 	}
 }
 
-func TestGetParentPathsErrorsAreThoseOfEncodingJSON(t *testing.T) {
+func TestGetParentPaths_ReturnsErrorsOfEncodingJSON(t *testing.T) {
 	_, err := parentsOption(`{`).GetParentPaths()
 	var syntaxErr *json.SyntaxError
 	if !stderrors.As(err, &syntaxErr) {
@@ -117,14 +117,14 @@ func TestGetParentPathsErrorsAreThoseOfEncodingJSON(t *testing.T) {
 	}
 }
 
-func TestGetParentPathsAllocatesNothingWithoutTheOption(t *testing.T) {
+func TestGetParentPaths_AllocatesNothingWithoutTheOption(t *testing.T) {
 	m := &Mount{Options: []string{"ro", "rw"}}
 	if n := testing.AllocsPerRun(100, func() { _, _ = m.GetParentPaths() }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
-func TestGetParentPathsAllocatesNoMoreThanUnmarshal(t *testing.T) {
+func TestGetParentPaths_AllocatesNoMoreThanUnmarshal(t *testing.T) {
 	list := listOf(manyParents(100))
 	m := parentsOption(list)
 	bare := testing.AllocsPerRun(100, func() {
@@ -144,7 +144,7 @@ func manyParents(n int) []string {
 	return paths
 }
 
-func TestReadOnlyReportsWhetherThereIsTheOptionRo(t *testing.T) {
+func TestReadOnly_ReportsWhetherThereIsTheOptionRo(t *testing.T) {
 	for _, test := range []struct {
 		options []string
 		want    bool

@@ -18,8 +18,8 @@ import (
 // few.
 const allCases = "MOUNT_TEST_ALL"
 
-// somePersonalities are those under which the families always run. What each of the others turns is turned in
-// one of these as well.
+// somePersonalities are those under which the families always run. If any other personality differs from likely
+// in an answer, so does one of these.
 var somePersonalities = []string{"likely", "all-different-a", "all-different-b", "all-different-c"}
 
 // underPersonalities runs a family of tests under the personalities of HCS. A family that disturbs files, and hardly
@@ -36,8 +36,8 @@ func underPersonalities(t *testing.T, some bool, test func(t *testing.T, p hcste
 	}
 }
 
-// chosen reports whether case number n of a family runs under a personality. Unless all do, one in every runs
-// under each of somePersonalities, and not the same.
+// chosen reports whether case number n of a family runs under a personality. If not all cases run, each of
+// somePersonalities gets one case in every, and no two of them get the same one.
 func chosen(p hcstest.Personality, n, every int) bool {
 	return os.Getenv(allCases) != "" || n%every == slices.Index(somePersonalities, p.Name)
 }

@@ -241,7 +241,7 @@ func (h *winHost) wantOnRecord(what string, err error) {
 	}
 }
 
-func TestMount_LeavesALayerOpenThatOtherCodeHasOpenedWhateverHCSAnswers(t *testing.T) {
+func TestMount_LeavesOthersLayersOpenWhateverHCSAnswers(t *testing.T) {
 	var cases []winCase
 	for _, layer := range winLayers {
 		cases = append(cases, winCase{name: "layer " + layer, run: func(h *winHost) {
@@ -324,7 +324,7 @@ func TestUnmount_AfterARestartWhateverHCSAnswers(t *testing.T) {
 	underAll(t, cases)
 }
 
-func TestUnmount_KeepsTheRecordOfAReadOnlyLayerUntilItsFilterIsDetached(t *testing.T) {
+func TestUnmount_KeepsTheRecordUntilTheFilterIsDetached(t *testing.T) {
 	var cases []winCase
 	for _, code := range []windows.Errno{windows.ERROR_NOT_READY, windows.ERROR_SHARING_VIOLATION, windows.ERROR_BUSY, windows.ERROR_ACCESS_DENIED} {
 		for _, count := range []int{1, 20} {

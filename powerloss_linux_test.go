@@ -13,15 +13,16 @@ import (
 	"github.com/seed-941ae793/mount/internal/hcstest"
 )
 
-// A power loss keeps of a volume what was durable, and of the changes after that any
-// number, in their order: file systems have a journal of names. The content of a file is
-// not in it, and what was not flushed may be missing, or be zeros in any part. The table
-// and the targets are on different volumes, each of which keeps what it likes.
+// After a power loss a volume has what was durable, and any number of the changes after
+// that, in their order: file systems have a journal of names. The content of files is not
+// in the journal. Content that was not flushed may be missing, or any part of it may be
+// zeros. The table and the targets are on different volumes, and each of the two may keep
+// another number of changes.
 //
-// Durable is what came before a file was flushed or moved into place, which is written
-// through, on the same volume; and the content of that file.
+// A change is durable if a file on the same volume is flushed after it, or moved into
+// place, which is written through. The content of that file is then durable, too.
 
-func TestMount_PowerLossBetweenAnyTwoWritesLeavesNothingThatUnmountOrMountCannotClear(t *testing.T) {
+func TestMount_PowerLossIsCleared(t *testing.T) {
 	underPersonalities(t, true, func(t *testing.T, p hcstest.Personality) {
 		for i, s := range scenarios {
 			if s.foreign || !chosen(p, i, 16) { // what other code had open is closed then
@@ -80,8 +81,8 @@ func (s scenario) wantCleared(t *testing.T, dir string, left state) {
 		h.model.ResetCalls()
 		m := s.mount(h)
 		clear.do(h, m)
-		// Where the directory has gone and the link has not come, nobody can tell whether
-		// a user has removed the link.
+		// If the directory is gone and the link is not there, nobody can tell whether a
+		// user has removed the link.
 		_, there := left["mnt/a"]
 		s.removeMade(h)
 		s.wantRecovered(h, m, !there)
@@ -143,7 +144,7 @@ func tracePower(t *testing.T, s scenario, h *host) powerTrace {
 			v.flushed = append(v.flushed, unflushed)
 		}
 	}
-	// What a change makes durable is so once it is done.
+	// A change makes things durable only once it is done.
 	done := func() {}
 	err := startChild(t).run(s, h.dir, func(c change) {
 		name, _, _ := strings.Cut(strings.TrimPrefix(c.path, h.dir+"/"), "/")
@@ -259,7 +260,7 @@ func zeros(flushed, content string) string {
 	return flushed + strings.Repeat("\x00", max(0, len(content)-len(flushed)))
 }
 
-// firstHalfZeros is what remains when the disk had begun with the end.
+// firstHalfZeros is what remains if the disk has written the end of the file first.
 func firstHalfZeros(flushed, content string) string {
 	if len(content) <= len(flushed) {
 		return content

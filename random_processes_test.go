@@ -30,7 +30,7 @@ type order struct {
 	Script []randomWork
 }
 
-// answer is what it says then. Only the errors that may be tell what they match.
+// answer is what it says then. Allowed is set if Err is an error that the operation may have.
 type answer struct {
 	Died    bool
 	Err     string
@@ -88,9 +88,9 @@ func (p *process) stop() error {
 	return err
 }
 
-// do has a process do a script on a random host. The error is one that none of
-// its operations may have or, where nobody else does anything, any of the first
-// operation, which is the only one then.
+// do has a process do a script on a random host. The error is one that none of its
+// operations may have. If nobody else does anything at the same time, the script is one
+// operation, and the error is any that the operation has.
 func (p *process) do(r *random, script []randomWork) (died bool, err error) {
 	if p.command == nil {
 		p.start()
@@ -162,9 +162,9 @@ func killsOf(calls ...hcstest.Call) []string {
 	return kills
 }
 
-// planElsewhere plans a fault in the next call in another process, "" for none,
-// and returns whether it has come to that. What has not happened until then will
-// not.
+// planElsewhere plans a fault in the next call in another process, or none if fault is
+// "". What it returns reports whether the fault has happened. If it has not, it is then
+// taken back.
 func (r *random) planElsewhere(fault string) (happened func() bool) {
 	dir := r.path("hcs")
 	var plan []string

@@ -162,8 +162,8 @@ func (r *reference) unmountRecursive(dir string) error {
 	return errors.Join(r.unmountBelow(dir), r.unmountAll(dir))
 }
 
-// unmountBelow unmounts what is below a directory. If something goes with a mount that lies elsewhere, it may be out
-// of turn: before what is mounted in it, so that the bind filter refuses.
+// unmountBelow unmounts what is below a directory. If a mount goes together with one that lies elsewhere, it
+// may go too early: before what is mounted in it. Then the bind filter may refuse.
 func (r *reference) unmountBelow(dir string) (err error) {
 	for _, target := range r.below(dir) {
 		if _, is := r.mounts[target]; !is {
@@ -183,8 +183,8 @@ func (r *reference) leaveOrFail(targets ...string) error {
 }
 
 // leave unmounts a layer from some targets, and closes it if no other one shows it. What killed processes have
-// left of its mounts goes with the last one. It reports whether nothing is left to do: not if the bind filter
-// keeps a binding. The layer, which is in use, then stays open.
+// left of its mounts goes with the last one. It reports whether nothing is left to do. If the bind filter keeps
+// a binding, something is left: the layer is in use and stays open.
 func (r *reference) leave(targets ...string) (done bool) {
 	isLast := slices.ContainsFunc(targets, r.mayBeOpen)
 	if isLast {
@@ -367,8 +367,8 @@ func (w *world) isShown(target string) bool {
 	return w.at[w.resolve(target)] == linkTo(m.shows)
 }
 
-// seemsOpen reports whether the layer of a mount that was shown is open, as far as can be told: of one without
-// a volume nothing can.
+// seemsOpen reports whether the layer of a mount that was shown seems to be open. If the layer has no volume,
+// it always does, because nothing can be told of it.
 func (w *world) seemsOpen(m mark) bool {
 	return m.state == table.Shown && !m.stale && (!isVolume(m.shows) || w.volumes[m.shows] == m.layer)
 }
@@ -400,9 +400,9 @@ func (w *world) targetsOf(layer string) (targets []string) {
 	return targets
 }
 
-// below returns the targets below a directory, those behind a link last and everything else deepest first: a
-// target is below it, too, if it lies in what another one below it shows, or, if there is no directory, if Mount was
-// given a path below it.
+// below returns the targets below a directory: those behind a link last, and the others deepest first. A target
+// is below it, too, if it lies in what another target below it shows. If there is no directory, a target is
+// below it if Mount was given a path below it.
 func (w *world) below(dir string) (found []string) {
 	type place struct {
 		dir     string

@@ -420,8 +420,8 @@ func (r *random) adopt() {
 	r.world = r.observe()
 }
 
-// settle lets the time pass that a volume takes to come and go. A program that mounts in the meantime may take a
-// layer for open or closed that is not any more.
+// settle lets the time pass that a volume takes to come and go. If a program mounts in the meantime, it may
+// take a layer for open, or for closed, that no longer is.
 func (r *random) settle() {
 	p := r.model.Personality
 	for i := 0; i < max(p.VolumeLate, p.VolumeLingers); i++ {
@@ -620,8 +620,8 @@ func (r *random) run(rt *rapid.T, work randomWork) {
 	}
 }
 
-// closesAtAnother reports whether something is left at a target whose layer was closed since. To a Mount elsewhere,
-// which closes it to open it afresh, that is no error.
+// closesAtAnother reports whether something is left at a target whose layer was closed since. A Mount at
+// another target may close a layer to open it afresh: for that Mount what is left is no error.
 func (w *world) closesAtAnother(before *world) bool {
 	for target, m := range w.mounts {
 		if m.state == table.Closed && before.mounts[target].state != table.Closed {
@@ -635,8 +635,8 @@ func isWanted(err, want error) bool {
 	return stderrors.Is(err, want) || err != nil && stderrors.Is(want, errAny)
 }
 
-// wantAllowed fails the test unless an operation that a fault has ended has changed only what it would have
-// without, and has left that as it was, or as it can be unmounted.
+// wantAllowed is for an operation that a fault has ended. It fails the test unless the operation has changed
+// only what it would have changed without the fault, and unless that is as before, or can be unmounted.
 func (r *random) wantAllowed(work randomWork, before, got *world, want *reference) {
 	for _, path := range append(before.targets(), got.targets()...) {
 		was, is := before.mounts[path], got.mounts[path]
@@ -800,8 +800,8 @@ type randomFault struct {
 	onward bool          // all later calls fail as well, before their effect
 }
 
-// randomFaults are those which an operation must survive, if nothing more can go wrong. ActivateLayer is one that
-// may say that the layer is open, which is true if it does so before its effect.
+// randomFaults are those which an operation must survive, if nothing more can go wrong. ActivateLayer may say
+// that the layer is open, but only before its effect: then it can be true.
 var randomFaults = func() (all []randomFault) {
 	for _, code := range []syscall.Errno{errorSharingViolation, errorInvalidParameter, errorAccessDenied, errorNotReady, errorGenFailure, errorTimeout} {
 		all = append(all, randomFault{code: code}, randomFault{code: code, onward: true})
@@ -811,7 +811,7 @@ var randomFaults = func() (all []randomFault) {
 		randomFault{code: errorNotReady, after: true}, randomFault{code: errorDeviceNotConnected, after: true, onward: true})
 }()
 
-// plan makes call number at, counted from now, go wrong, and returns whether it has come to that.
+// plan makes call number at, counted from now, go wrong. What it returns reports whether a call went wrong.
 func (r *random) plan(f randomFault, at int) (happened func() bool) {
 	number, isOver := -1, false
 	fail := func(call hcstest.Call, layer string) error {
@@ -840,8 +840,8 @@ func (r *random) plan(f randomFault, at int) (happened func() bool) {
 	return func() bool { return isOver }
 }
 
-// isLie reports whether a call would say with a code that it may have opened a layer, when other code has opened it,
-// and nothing else tells: it has no volume.
+// isLie reports whether a code would be a wrong answer that nothing can correct: other code has opened the
+// layer, the code says that the call may have opened it, and the layer has no volume to look at.
 func (r *random) isLie(call hcstest.Call, layer string, code syscall.Errno) bool {
 	isTransient := code == errorNotReady || code == errorDeviceNotConnected || code == errorTimeout
 	return call == hcstest.Prepare && isTransient && r.world.open[layer] && !r.hasVolume(layer)

@@ -104,9 +104,9 @@ func (h *winHost) mountAndKill(m *Mount, after time.Duration) (wasKilled bool, t
 	return err != nil, time.Since(start)
 }
 
-// wantClosedForGood fails the test unless nothing is on record in 10 seconds and the layer has no
-// volume. In the real HCS it must stay so for a while: the service may still be at work for a
-// process that was killed.
+// wantClosedForGood fails the test unless, within 10 seconds, nothing is on record and the layer
+// has no volume. In the real HCS it must stay so for a while: the service may still be at work for
+// a process that was killed.
 func (h *winHost) wantClosedForGood(m *Mount) {
 	h.t.Helper()
 	quiet := 3 * time.Second

@@ -120,7 +120,7 @@ func testShownAndTakenAway(t *testing.T, m *Mount) {
 	}
 }
 
-func TestMount_ByTheRealHCSKeepsALayerThatOtherCodeHasOpened(t *testing.T) {
+func TestMount_ByTheRealHCSLeavesOthersLayersOpen(t *testing.T) {
 	for _, prepared := range []bool{false, true} {
 		t.Run(fmt.Sprintf("prepared %t", prepared), func(t *testing.T) {
 			m := realLayer(t)

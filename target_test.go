@@ -25,7 +25,8 @@ func TestMountpoint_IsTheTargetOrASubDirectoryOfIt(t *testing.T) {
 	}
 }
 
-// A sub-directory is in a layer, where Windows reads names: these name something else on all systems.
+// A sub-directory is in a layer, and Windows reads its name. So what Windows would read as something else is
+// refused on all systems.
 func TestMountpoint_RefusesASubDirectoryThatLeadsElsewhere(t *testing.T) {
 	for _, sub := range []string{".", "..", "../b", "x/../../b", `x\..\..\b`, "x/.", "C:", `C:\b`, "x:stream", "NUL", "x/com1.txt",
 		"x ", "x.", "x*", "x\x00", "x\xff", strings.Repeat("x/", 32767)} {

@@ -103,7 +103,7 @@ func TestWithTempMount_UnmountsIfTheCallbackPanics(t *testing.T) {
 }
 
 // os.RemoveAll removes a link and nothing behind it.
-func TestWithTempMount_UnmountsWhatIsBehindALinkThatTheCallbackRemoves(t *testing.T) {
+func TestWithTempMount_UnmountsWhatIsBehindALinkThatIsGone(t *testing.T) {
 	for name, do := range map[string]func(h *host) error{
 		"mounted by WithTempMount": func(h *host) error {
 			return h.withTempMount(context.Background(), inside(h), os.RemoveAll)
@@ -148,7 +148,7 @@ func TestWithTempMount_UnmountsWhenTheCallbackRemovesWhatIsBound(t *testing.T) {
 	underFilters(t, func(t *testing.T, h *host, w way) {
 		h.useTempLocation()
 		if err := h.withTempMount(context.Background(), inside(h), os.RemoveAll); err != nil {
-			// Below a root that is gone nothing can be unbound.
+			// If a root is gone, nothing below it can be unbound.
 			wantError(t, err, "failed to unmount")
 			h.wantNoLeak()
 			h.mustCleanUp()
@@ -345,7 +345,7 @@ func TestCleanupTempMounts_KeepsADirectoryThatAUserMade(t *testing.T) {
 	}
 }
 
-func TestCleanupTempMounts_KeepsADirectoryOfABindingThatIsNotEmpty(t *testing.T) {
+func TestCleanupTempMounts_KeepsABoundDirectoryThatIsNotEmpty(t *testing.T) {
 	underFilters(t, func(t *testing.T, h *host, w way) {
 		h.useTempLocation()
 		m := h.scratch("2")

@@ -251,8 +251,9 @@ func (c *tracee) call() (systemCall, bool) {
 	return systemCall{info.number, info.args}, info.op == entry
 }
 
-// change returns the change that a system call makes to a file of the host, if it does:
-// a directory that is there already is not made, and nothing that is not there removed.
+// change returns the change that a system call makes to a file of the host, and whether it
+// makes one. It makes none if it is to make a directory that is there already, or to remove
+// what is not there.
 func (c *tracee) change(call systemCall) (change, bool) {
 	next := change{number: call.number}
 	is := true

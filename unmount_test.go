@@ -213,7 +213,7 @@ func TestUnmount_LeavesAloneWhatSomebodyPutInThePlaceOfTheLink(t *testing.T) {
 }
 
 // Before the volume is on record, nothing at the target is ours.
-func TestUnmount_LeavesAloneALinkAtTheTargetOfAMountThatMadeNone(t *testing.T) {
+func TestUnmount_LeavesAloneALinkThatMountDidNotMake(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	if !h.kill(1, false, func() error { return h.mount(m, h.target("a")) }) {
@@ -226,7 +226,7 @@ func TestUnmount_LeavesAloneALinkAtTheTargetOfAMountThatMadeNone(t *testing.T) {
 	h.wantClosed()
 }
 
-func TestUnmount_PutsADirectoryBackOnlyInThePlaceOfItsOwnLink(t *testing.T) {
+func TestUnmount_PutsADirectoryBackOnlyForItsOwnLink(t *testing.T) {
 	t.Run("not where somebody has removed the link", func(t *testing.T) {
 		h := newHost(t)
 		h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
@@ -394,7 +394,7 @@ func TestUnmount_OfAnUnknownLayerThatStaysOpenIsAnError(t *testing.T) {
 	wantError(t, err, "is still open as "+strings.TrimSuffix(h.link(m), "/"))
 }
 
-func TestUnmount_OfAnUnknownLayerThatIsClosedIsNilWhateverHCSSays(t *testing.T) {
+func TestUnmount_OfAClosedUnknownLayerIsNilWhateverHCSSays(t *testing.T) {
 	for _, code := range []syscall.Errno{errorNotReady, errorInvalidParameter, errorAccessDenied, errorGenFailure} {
 		h := newHost(t)
 		h.failEvery(code, hcstest.Unprepare, hcstest.Deactivate)
@@ -544,8 +544,8 @@ func TestUnmount_OfATargetThatCannotBeLookedAtLeavesTheOthers(t *testing.T) {
 	h.wantClosed()
 }
 
-// The layer is shown nowhere that counts.
-func TestUnmount_ClosesALayerWithItsLastTargetThatCanBeLookedAt(t *testing.T) {
+// A target that cannot be looked at does not keep the layer open.
+func TestUnmount_ClosesALayerWithItsLastTargetInReach(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	b := filepath.Join(h.mkdir(h.path("elsewhere")), "b")
@@ -701,7 +701,7 @@ func TestUnmount_KeepsALayerOpenWhoseOtherRecordIsDamaged(t *testing.T) {
 }
 
 // Somebody else may have opened the layer since.
-func TestUnmount_OfALayerWhoseRecordFromBeforeARestartIsDamagedDoesNotCallHCS(t *testing.T) {
+func TestUnmount_LeavesALayerOpenWhoseStaleRecordIsDamaged(t *testing.T) {
 	for name, layer := range kindsOfLayer {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -756,7 +756,7 @@ func TestUnmount_OfATargetWithTwoRecordsAfterAPowerFailure(t *testing.T) {
 	}
 }
 
-func TestUnmount_OfALiveTargetWithARecordThatAPowerFailureBroughtBack(t *testing.T) {
+func TestUnmount_OfALiveTargetThatAlsoHasAStaleRecord(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.mkdir(h.target("a")))
 	m := h.scratch("3")
@@ -805,7 +805,8 @@ func (h *host) hideRecord(target string, do func()) {
 	h.rename(aside, file)
 }
 
-// The link leads to a layer with another target. Who asks too early would take it for a path of the layer.
+// The link leads to a layer with another target. If Unmount followed it too early, it would take it for a path
+// of the layer.
 func TestUnmount_OfATargetThatIsMountedMeanwhileLeavesTheOthers(t *testing.T) {
 	h := newHost(t)
 	m := h.scratchMount("2") // without a disk: the link leads to its directory
@@ -917,7 +918,7 @@ func TestUnmountMounts_GoesOnAfterAFailure(t *testing.T) {
 }
 
 // A missing directory proves nothing.
-func TestUnmountMounts_ClosesALayerWhoseTargetIsOnAWayThatIsGone(t *testing.T) {
+func TestUnmountMounts_ClosesALayerOnAWayThatIsGone(t *testing.T) {
 	for name, breakWay := range map[string]func(h *host){
 		"a directory":                func(h *host) { h.remove(h.target("a/dir")) },
 		"a directory, now a file":    func(h *host) { h.remove(h.target("a/dir")); h.write(h.target("a/dir"), "mine") },
@@ -1055,7 +1056,7 @@ func TestUnmountRecursive_FindsWhatWasMountedThroughALink(t *testing.T) {
 	h.wantClosed()
 }
 
-func TestUnmountRecursive_FindsWhatIsMountedInALayerByAnotherOfItsTargets(t *testing.T) {
+func TestUnmountRecursive_FindsWhatIsMountedByAnotherTarget(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
 	h.mustMount(m, h.target("a"))
@@ -1116,7 +1117,7 @@ func TestUnmountRecursive_GoesOnAfterAFailure(t *testing.T) {
 	h.wantClosed()
 }
 
-func TestUnmountRecursive_IsNotKeptFromTheRestByADamagedRecord(t *testing.T) {
+func TestUnmountRecursive_GoesOnDespiteADamagedRecord(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.scratch("2"), h.target("a"))
 	h.mustMount(h.scratch("3"), h.target("b"))
@@ -1141,7 +1142,7 @@ func TestUnmountRecursive_AfterARestart(t *testing.T) {
 }
 
 // The stale link to a base layer still leads to its files.
-func TestUnmountRecursive_FindsWhatIsMountedBehindTheStaleLinkToABaseLayer(t *testing.T) {
+func TestUnmountRecursive_FindsWhatIsMountedBehindAStaleLink(t *testing.T) {
 	h := newHost(t)
 	h.mustMount(h.base("0"), h.target("a"))
 	h.reboot()
@@ -1154,7 +1155,7 @@ func TestUnmountRecursive_FindsWhatIsMountedBehindTheStaleLinkToABaseLayer(t *te
 }
 
 // After a restart the volume on record may be that of another layer.
-func TestUnmountRecursive_LeavesWhatIsInAVolumeThatWasAnotherLayersBeforeARestart(t *testing.T) {
+func TestUnmountRecursive_LeavesWhatIsInAReusedVolume(t *testing.T) {
 	h := newHost(t)
 	h.model.Personality.GUIDReused = true
 	h.mustMount(h.scratch("2"), h.target("a"))
@@ -1177,7 +1178,7 @@ func TestUnmountRecursive_LeavesWhatIsInAVolumeThatWasAnotherLayersBeforeARestar
 	h.wantClosed()
 }
 
-// On Windows that is where a layer shows its files. Here the root of all stands for it.
+// On Windows a layer shows its files at the root of a volume. Here the root directory stands for that.
 func TestPathsOf_LeadThroughTheRootOfAVolume(t *testing.T) {
 	h := newHost(t)
 	root := string(filepath.Separator)
@@ -1189,7 +1190,7 @@ func TestPathsOf_LeadThroughTheRootOfAVolume(t *testing.T) {
 	}
 }
 
-// Two records may say that each layer is mounted in the other one, once the volumes have changed hands.
+// If two layers have swapped their volumes, their records may say that each is mounted in the other.
 func TestPathsOf_LeadInNoCircle(t *testing.T) {
 	h := newHost(t)
 	one := &table.Mount{Record: table.Record{Resolved: h.path("two", "a")}}

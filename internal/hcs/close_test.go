@@ -147,7 +147,7 @@ func TestClose_LeavesAnotherLayerOpenThatHasTheVolume(t *testing.T) {
 	}
 }
 
-func TestClose_AVolumeThatHCSNamesForAnotherLayerIsNoProofIfHCSRefuses(t *testing.T) {
+func TestClose_AnotherLayersVolumeIsNoProofIfHCSRefuses(t *testing.T) {
 	h, a, _ := guidReused(t, errNotReady)
 	h.model.Before = failing(errBusy, hcstest.Deactivate)
 	wantError(t, h.Close(a), "is still open as "+a.Volume, errBusy)
@@ -217,7 +217,8 @@ func TestClose_ALayerWithoutAVolumeIsClosedOnceHCSSaysSo(t *testing.T) {
 	}
 }
 
-// Otherwise the volume, which goes with the close, could not tell that the layer is closed.
+// After the close HCS may no longer name the volume. Then nothing could be looked at to see that the layer is
+// closed.
 func TestClose_AsksForTheVolumeBeforehandIfItIsNotKnown(t *testing.T) {
 	h := newHost(t)
 	layer := h.open(h.layer(OwnDisk))
@@ -231,7 +232,7 @@ func TestClose_AsksForTheVolumeBeforehandIfItIsNotKnown(t *testing.T) {
 	}
 }
 
-func TestClose_OpensALayerOnceMoreIfNothingTellsThatItIsClosed(t *testing.T) {
+func TestClose_OpensALayerOnceMoreIfInDoubt(t *testing.T) {
 	refusing := func(h *host) { h.model.Personality.UnprepareClosed = errAccessDenied }
 	five := repeat(calls(ask, closeCalls), 5)
 	t.Run("", func(t *testing.T) {
@@ -337,7 +338,8 @@ func TestClose_ALayerWhoseDirectoryIsGone(t *testing.T) {
 				if err := os.RemoveAll(layer.Dir); err != nil {
 					t.Fatal(err)
 				}
-				// HCS, which refuses, may know better about an open layer. But its directory cannot be removed.
+				// HCS refuses, as it may if a layer is open. But the directory of an open layer cannot be
+				// removed.
 				h.mustClose(layer)
 				h.wantOpen()
 			})

@@ -171,8 +171,8 @@ func (h *host) failNext(name hcstest.Call, codes ...syscall.Errno) {
 	}
 }
 
-// failing makes every call of these names fail with code: as Before of a model before it has an effect, and as
-// After once it has had it.
+// failing returns a function that makes every call of these names fail with code. As Before of a model it does
+// so before the call has an effect, as After once it has had it.
 func failing(code syscall.Errno, names ...hcstest.Call) func(hcstest.Call, string) error {
 	return func(call hcstest.Call, layer string) error {
 		if slices.Contains(names, call) {
@@ -199,7 +199,7 @@ func repeat(calls []string, times int) []string { return slices.Repeat(calls, ti
 
 var disks = []Disk{OwnDisk, NoDisk, KeptDisk}
 
-func TestDiskOf(t *testing.T) {
+func TestDiskOf_TellsWhichDiskALayerHas(t *testing.T) {
 	for _, disk := range disks {
 		if got := DiskOf(newHost(t).layer(disk).Dir); got != disk {
 			t.Errorf("DiskOf: %q, want %q", got, disk)
@@ -210,7 +210,7 @@ func TestDiskOf(t *testing.T) {
 	}
 }
 
-func TestIsLayer(t *testing.T) {
+func TestIsLayer_KnowsALayerByItsFiles(t *testing.T) {
 	for _, test := range []struct {
 		names []string
 		want  bool
@@ -233,7 +233,7 @@ func TestIsLayer(t *testing.T) {
 	}
 }
 
-func TestIsVolume(t *testing.T) {
+func TestIsVolume_KnowsTheNamesOfVolumes(t *testing.T) {
 	const guid = "{01234567-89ab-cdef-0123-456789abcdef}"
 	for path, want := range map[string]bool{
 		`\\?\Volume` + guid:            true,
@@ -272,7 +272,7 @@ func TestIsReachable_OnlyAbsenceCounts(t *testing.T) {
 	}
 }
 
-func TestIsOpen(t *testing.T) {
+func TestIsOpen_TellsWhetherALayerIsStillOpen(t *testing.T) {
 	t.Run("open", func(t *testing.T) {
 		for _, disk := range disks {
 			for _, backslash := range []bool{false, true} {
@@ -337,8 +337,8 @@ func TestIsOpen(t *testing.T) {
 	})
 }
 
-// guidReused returns a host where other code has closed layer a, which was open, and has opened layer b, which
-// has got the GUID of the volume of a.
+// guidReused returns a host where layer a was open. Then other code has closed a and opened layer b. The volume
+// of b has got the GUID that the volume of a had.
 func guidReused(t *testing.T, closedPath syscall.Errno) (h *host, a, b *Layer) {
 	t.Helper()
 	h = newHost(t)

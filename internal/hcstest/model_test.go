@@ -149,7 +149,7 @@ func volumeOf(m *Model, path string, n int) string {
 	return m.volumeDir(layer{Path: path, Volume: volumeName(path, n)})
 }
 
-func TestCallsInAnyStateSucceedOrFailWithACode(t *testing.T) {
+func TestModel_AnswersEveryCallInEveryState(t *testing.T) {
 	for _, p := range testedPersonalities() {
 		t.Run(p.Name, func(t *testing.T) {
 			both(t, func(t *testing.T, m *Model) {
@@ -227,7 +227,7 @@ func makeCommitted(t *testing.T) string {
 	return layer
 }
 
-func TestALayerWithADirectoryFilesIsReadOnlyDespiteItsScratchDisk(t *testing.T) {
+func TestModel_ACommittedLayerIsReadOnly(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer := makeCommitted(t)
 		must(t, m, layer, Activate, Activate)
@@ -236,7 +236,7 @@ func TestALayerWithADirectoryFilesIsReadOnlyDespiteItsScratchDisk(t *testing.T) 
 	})
 }
 
-func TestAttachesKeptDiskMakesSuchALayerWritable(t *testing.T) {
+func TestPersonality_AttachesKeptDiskMakesACommittedLayerWritable(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.AttachesKeptDisk = true
 		layer, readOnly := makeCommitted(t), makeLayer(t, false)
@@ -250,7 +250,7 @@ func TestAttachesKeptDiskMakesSuchALayerWritable(t *testing.T) {
 	})
 }
 
-func TestALayerStaysWhatItWasOpenedAsWhateverBecomesOfItsFiles(t *testing.T) {
+func TestModel_ALayerStaysWhatItWasOpenedAs(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer, readOnly := makeLayer(t, true), makeLayer(t, false)
 		must(t, m, layer, Activate)
@@ -268,7 +268,7 @@ func TestALayerStaysWhatItWasOpenedAsWhateverBecomesOfItsFiles(t *testing.T) {
 	})
 }
 
-func TestALayerWhoseDirectoryIsGoneCanBeClosed(t *testing.T) {
+func TestModel_ALayerWhoseDirectoryIsGoneCanBeClosed(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		for _, prepared := range []bool{true, false} {
 			layer := makeLayer(t, true)
@@ -297,7 +297,7 @@ func TestALayerWhoseDirectoryIsGoneCanBeClosed(t *testing.T) {
 	})
 }
 
-func TestGoneRefusedKeepsALayerOpenWhoseDirectoryIsGone(t *testing.T) {
+func TestPersonality_GoneRefusedKeepsALayerOpen(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.GoneRefused = true
 		layer := makeLayer(t, true)
@@ -320,7 +320,7 @@ func TestGoneRefusedKeepsALayerOpenWhoseDirectoryIsGone(t *testing.T) {
 	})
 }
 
-func TestALayerThatWasClosedAnswersAsOneThatWasNeverOpen(t *testing.T) {
+func TestModel_AClosedLayerAnswersAsIfNeverOpen(t *testing.T) {
 	for _, p := range Personalities {
 		t.Run(p.Name, func(t *testing.T) {
 			both(t, func(t *testing.T, m *Model) {
@@ -335,7 +335,7 @@ func TestALayerThatWasClosedAnswersAsOneThatWasNeverOpen(t *testing.T) {
 	}
 }
 
-func TestIgnoringDeactivateOfAPreparedLayerKeepsItPrepared(t *testing.T) {
+func TestPersonality_IgnoringDeactivateKeepsALayerPrepared(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.DeactivatePrepared = Ignores
 		layer := makeLayer(t, true)
@@ -347,7 +347,7 @@ func TestIgnoringDeactivateOfAPreparedLayerKeepsItPrepared(t *testing.T) {
 	})
 }
 
-func TestClosedPathIsWhatGetLayerMountPathGivesForAClosedLayer(t *testing.T) {
+func TestPersonality_ClosedPathIsTheAnswerForAClosedLayer(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer := makeLayer(t, true)
 		wantCode(t, m, layer, MountPath, NotActive)
@@ -358,7 +358,7 @@ func TestClosedPathIsWhatGetLayerMountPathGivesForAClosedLayer(t *testing.T) {
 	})
 }
 
-func TestOpenPathIsOfWritableLayersThatAreActive(t *testing.T) {
+func TestPersonality_OpenPathIsTheAnswerForAnActiveWritableLayer(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		readOnly, writable := makeLayer(t, false), makeLayer(t, true)
 		for path, want := range map[OpenPath]string{OpenPathEmpty: "", OpenPathDirectory: writable} {
@@ -373,7 +373,7 @@ func TestOpenPathIsOfWritableLayersThatAreActive(t *testing.T) {
 	})
 }
 
-func TestTrailingBackslashIsAddedToAVolumeAndToNoDirectory(t *testing.T) {
+func TestPersonality_TrailingBackslashIsAddedToVolumesOnly(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		readOnly, writable := makeLayer(t, false), makeLayer(t, true)
 		must(t, m, writable, Activate)
@@ -387,7 +387,7 @@ func TestTrailingBackslashIsAddedToAVolumeAndToNoDirectory(t *testing.T) {
 	})
 }
 
-func TestALateVolumeIsNotNamedAtFirst(t *testing.T) {
+func TestModel_ALateVolumeIsNotNamedAtFirst(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.VolumeLate = 2
 		layer := makeLayer(t, true)
@@ -404,7 +404,7 @@ func TestALateVolumeIsNotNamedAtFirst(t *testing.T) {
 	})
 }
 
-func TestALingeringVolumeIsThereAndNamedForThatManyCalls(t *testing.T) {
+func TestModel_ALingeringVolumeIsNamedForThatManyCalls(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.VolumeLingers = 3
 		layer, other := makeLayer(t, true), makeLayer(t, true)
@@ -429,7 +429,7 @@ func TestALingeringVolumeIsThereAndNamedForThatManyCalls(t *testing.T) {
 	})
 }
 
-func TestALayerWhoseVolumeLingersCanBeActivatedAndDeactivatedAgain(t *testing.T) {
+func TestModel_ALayerWhoseVolumeLingersCanBeOpenedAgain(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.VolumeLingers = 2
 		layer := makeLayer(t, true)
@@ -445,7 +445,7 @@ func TestALayerWhoseVolumeLingersCanBeActivatedAndDeactivatedAgain(t *testing.T)
 	})
 }
 
-func TestANewVolumeHasAnotherGUIDAndTheSameFiles(t *testing.T) {
+func TestModel_ANewVolumeHasAnotherGUIDAndTheSameFiles(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.NewVolume = true
 		layer := makeLayer(t, true)
@@ -482,7 +482,7 @@ func TestANewVolumeHasAnotherGUIDAndTheSameFiles(t *testing.T) {
 	})
 }
 
-func TestANewVolumeTakesThePlaceOfOneThatLingers(t *testing.T) {
+func TestModel_ANewVolumeReplacesOneThatLingers(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.NewVolume, m.Personality.VolumeLingers = true, 3
 		layer := makeLayer(t, true)
@@ -503,7 +503,7 @@ func volumePath(t *testing.T, m *Model, layer string) string {
 	return path
 }
 
-func TestAGUIDThatWasGivenUpIsThatOfTheNextLayer(t *testing.T) {
+func TestModel_TheNextLayerGetsAGUIDThatWasGivenUp(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.GUIDReused = true
 		a, b := makeLayer(t, true), makeLayer(t, true)
@@ -531,7 +531,7 @@ func TestAGUIDThatWasGivenUpIsThatOfTheNextLayer(t *testing.T) {
 	})
 }
 
-func TestALayerWhoseVolumeLingersKeepsItsGUIDThoughAnotherIsFree(t *testing.T) {
+func TestModel_ALayerWhoseVolumeLingersKeepsItsGUID(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.GUIDReused = true
 		layer, other := makeLayer(t, true), makeLayer(t, true)
@@ -546,7 +546,7 @@ func TestALayerWhoseVolumeLingersKeepsItsGUIDThoughAnotherIsFree(t *testing.T) {
 	})
 }
 
-func TestAGUIDIsReusedAndTheFilesOfAVolumeStayItsLayers(t *testing.T) {
+func TestModel_FilesStayWithTheirLayerIfAGUIDIsReused(t *testing.T) {
 	m, err := Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -573,7 +573,7 @@ func TestAGUIDIsReusedAndTheFilesOfAVolumeStayItsLayers(t *testing.T) {
 	}
 }
 
-func TestPersonalitiesHaveDifferentNamesAndLikelyIsTheFirst(t *testing.T) {
+func TestPersonalities_LikelyIsFirstAndAllNamesDiffer(t *testing.T) {
 	if Personalities[0] != Likely {
 		t.Errorf("the first is %q", Personalities[0].Name)
 	}
@@ -592,7 +592,7 @@ func TestPersonalitiesHaveDifferentNamesAndLikelyIsTheFirst(t *testing.T) {
 	}
 }
 
-func TestEachFieldIsTurnedInOneOfThePersonalitiesThatDifferInMany(t *testing.T) {
+func TestPersonalities_AllDifferentTurnEachField(t *testing.T) {
 	fields := reflect.TypeOf(Likely)
 	for i := range fields.NumField() {
 		turned := fields.Field(i).Name == "OpenPath" // in none
@@ -607,7 +607,7 @@ func TestEachFieldIsTurnedInOneOfThePersonalitiesThatDifferInMany(t *testing.T) 
 	}
 }
 
-func TestAModelIsLikelyUntilSetPersonalitySaysOtherwise(t *testing.T) {
+func TestModel_IsLikelyUntilSetPersonality(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	if got := New("").Personality; got != Likely {
 		t.Errorf("New: %+v", got)
@@ -628,7 +628,7 @@ func TestAModelIsLikelyUntilSetPersonalitySaysOtherwise(t *testing.T) {
 	}
 }
 
-func TestOtherProcessesHaveThePersonalityThatWasSet(t *testing.T) {
+func TestSetPersonality_HoldsForOtherProcesses(t *testing.T) {
 	dir, layer := t.TempDir(), makeLayer(t, true)
 	p, _ := Named("closed-0x801f0015")
 	if err := SetPersonality(dir, p); err != nil {
@@ -640,7 +640,7 @@ func TestOtherProcessesHaveThePersonalityThatWasSet(t *testing.T) {
 	}
 }
 
-func TestProcessesCountTheCallsOfAVolumeThatIsLateOrLingersTogether(t *testing.T) {
+func TestModel_ProcessesCountTheCallsOfAVolumeTogether(t *testing.T) {
 	dir, layer := t.TempDir(), makeLayer(t, true)
 	p := Likely
 	p.ClosedPath, p.VolumeLate, p.VolumeLingers = 0, 2, 3
@@ -669,7 +669,7 @@ func TestProcessesCountTheCallsOfAVolumeThatIsLateOrLingersTogether(t *testing.T
 	wantVolume(t, m, layer, 0, false)
 }
 
-func TestPathsThatAreNoLayerAreRefused(t *testing.T) {
+func TestModel_RefusesPathsThatAreNoLayer(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer := makeLayer(t, true)
 		for path, code := range map[string]syscall.Errno{
@@ -691,7 +691,7 @@ func TestPathsThatAreNoLayerAreRefused(t *testing.T) {
 	})
 }
 
-func TestParentsOfAWritableLayer(t *testing.T) {
+func TestPrepareLayer_ChecksTheParentsOfAWritableLayer(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer := makeLayer(t, true)
 		if err := m.ActivateLayer(layer); err != nil {
@@ -712,7 +712,7 @@ func TestParentsOfAWritableLayer(t *testing.T) {
 	})
 }
 
-func TestMountPathIsTheVolumeOrTheDirectory(t *testing.T) {
+func TestGetLayerMountPath_IsTheVolumeOrTheDirectory(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		readOnly, writable := makeLayer(t, false), makeLayer(t, true)
 		if got, err := m.GetLayerMountPath(readOnly); got != readOnly || err != nil {
@@ -736,7 +736,7 @@ func TestMountPathIsTheVolumeOrTheDirectory(t *testing.T) {
 	})
 }
 
-func TestTheJournalHasEveryCallUntilReset(t *testing.T) {
+func TestCalls_HasEveryCallUntilResetCalls(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer := makeLayer(t, true)
 		m.ActivateLayer(layer)
@@ -760,7 +760,7 @@ func TestTheJournalHasEveryCallUntilReset(t *testing.T) {
 	})
 }
 
-func TestRebootForgetsTheLayers(t *testing.T) {
+func TestReboot_ForgetsTheLayers(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.VolumeLingers = 1
 		layer, lingers := makeLayer(t, true), makeLayer(t, true)
@@ -777,7 +777,7 @@ func TestRebootForgetsTheLayers(t *testing.T) {
 	})
 }
 
-func TestAnErrorOfBeforePreventsTheEffectAndOneOfAfterDoesNot(t *testing.T) {
+func TestModel_AnErrorOfBeforePreventsTheEffect(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer, fault := makeLayer(t, true), errors.New("fault")
 		fail := func(Call, string) error { return fault }
@@ -792,7 +792,7 @@ func TestAnErrorOfBeforePreventsTheEffectAndOneOfAfterDoesNot(t *testing.T) {
 	})
 }
 
-func TestCallsOfManyGoroutinesOverlapAndAreNotLost(t *testing.T) {
+func TestModel_CallsOfManyGoroutinesOverlap(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		const n = 20
 		m.Latency = 300 * time.Millisecond
@@ -822,7 +822,7 @@ func TestCallsOfManyGoroutinesOverlapAndAreNotLost(t *testing.T) {
 	})
 }
 
-func TestOneLayerIsActivatedOnceByManyModelsOfOneDirectory(t *testing.T) {
+func TestModel_ManyModelsOfOneDirectoryActivateALayerOnce(t *testing.T) {
 	dir, layer := t.TempDir(), makeLayer(t, true)
 	var wg sync.WaitGroup
 	results := make(chan error, 20)
@@ -852,7 +852,7 @@ func TestOneLayerIsActivatedOnceByManyModelsOfOneDirectory(t *testing.T) {
 	}
 }
 
-func TestGoroutinesWhoseFilesAreKeptExcludeOneAnother(t *testing.T) {
+func TestKeepFiles_LetsGoroutinesExcludeOneAnother(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("kept files cannot be removed")
 	}
@@ -880,7 +880,7 @@ func TestGoroutinesWhoseFilesAreKeptExcludeOneAnother(t *testing.T) {
 	}
 }
 
-func TestPlannedFaultsFailOrKillThatManyCalls(t *testing.T) {
+func TestSetFaults_FailsThatManyCalls(t *testing.T) {
 	dir, layer := t.TempDir(), makeLayer(t, true)
 	m, err := Open(dir)
 	if err != nil {
@@ -915,7 +915,7 @@ func TestPlannedFaultsFailOrKillThatManyCalls(t *testing.T) {
 	}
 }
 
-func TestAKilledProcessLeavesTheCallDoneOrNotDone(t *testing.T) {
+func TestSetFaults_KillsBeforeOrAfterTheEffect(t *testing.T) {
 	for kind, want := range map[string]int{"kill-before": 0, "kill-after": 1} {
 		t.Run(kind, func(t *testing.T) {
 			dir, layer := t.TempDir(), makeLayer(t, true)
@@ -939,7 +939,7 @@ func TestAKilledProcessLeavesTheCallDoneOrNotDone(t *testing.T) {
 	}
 }
 
-func TestALayerIsOpenAndItsVolumeThereOrNeitherWhateverInstantAProcessIsKilledAt(t *testing.T) {
+func TestModel_AKillAtAnyInstantLeavesALayerOpenOrClosed(t *testing.T) {
 	for _, name := range []string{"likely", "all-different-a", "guid-reused"} {
 		t.Run(name, func(t *testing.T) { testKillsAtAnyInstant(t, name) })
 	}
@@ -996,7 +996,7 @@ func testKillsAtAnyInstant(t *testing.T, name string) {
 	}
 }
 
-func TestAVolumeIsItsLayersOwnWhateverInstantTheProcessesAreKilledAtThatReuseItsGUID(t *testing.T) {
+func TestModel_AKillAtAnyInstantMixesUpNoVolumes(t *testing.T) {
 	t.Setenv("HCS_SIM_VOLUMES", t.TempDir()) // on Windows
 	dir, layers := t.TempDir(), []string{makeLayer(t, true), makeLayer(t, true)}
 	p, _ := Named("guid-reused")
@@ -1063,7 +1063,7 @@ func stateOf(t *testing.T, m *Model, path string) (state layer) {
 	return state
 }
 
-func TestALayerWhoseVolumeHasGoneOrNotComeInACallThatWasKilledIsClosed(t *testing.T) {
+func TestModel_ALayerIsClosedIfAKillLeftNoVolume(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		if m.volumes == "" {
 			t.Skip("no volumes on Windows but with Wine")
@@ -1088,7 +1088,7 @@ func wantBound(t *testing.T, m *Model, want ...Binding) {
 	}
 }
 
-func TestCallsOfTheBindFilterInAnyStateSucceedOrFailWithACode(t *testing.T) {
+func TestModel_AnswersTheBindFilterInEveryState(t *testing.T) {
 	for _, p := range testedPersonalities() {
 		t.Run(p.Name, func(t *testing.T) {
 			m := New(t.TempDir())
@@ -1124,7 +1124,7 @@ func TestCallsOfTheBindFilterInAnyStateSucceedOrFailWithACode(t *testing.T) {
 	}
 }
 
-func TestABindingIsWhatBindWasGivenByAnyWayToWriteItsRoot(t *testing.T) {
+func TestBindings_ReturnsWhatBindWasGiven(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		root, other := makeLayer(t, false), makeLayer(t, false)
 		if other < root {
@@ -1145,7 +1145,7 @@ func TestABindingIsWhatBindWasGivenByAnyWayToWriteItsRoot(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoDirectoryIsNotBound(t *testing.T) {
+func TestBind_RefusesWhatIsNoDirectory(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		root := makeLayer(t, true)
 		absent, file, link := filepath.Join(root, "absent"), filepath.Join(root, "sandbox.vhdx"), root+" link"
@@ -1173,7 +1173,7 @@ func TestWhatIsNoDirectoryIsNotBound(t *testing.T) {
 	})
 }
 
-func TestARootBelowWhichAnotherIsBoundCanBeUnboundUnlessUnbindAncestorSaysOtherwise(t *testing.T) {
+func TestPersonality_UnbindAncestorRefusesARootAboveAnother(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		outer := makeLayer(t, false)
 		inner, beside := filepath.Join(outer, "a", "b"), outer+"side"
@@ -1192,7 +1192,7 @@ func TestARootBelowWhichAnotherIsBoundCanBeUnboundUnlessUnbindAncestorSaysOtherw
 	})
 }
 
-func TestBoundAtTellsWhatIsBoundToARoot(t *testing.T) {
+func TestBoundAt_TellsWhatIsBoundToARoot(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		root, other := makeLayer(t, false), makeLayer(t, false)
 		must(t, m, root, Bind)
@@ -1210,7 +1210,7 @@ func TestBoundAtTellsWhatIsBoundToARoot(t *testing.T) {
 	})
 }
 
-func TestTheNameOfAVolumeIsBoundWithASeparatorAtItsEnd(t *testing.T) {
+func TestBind_WantsASeparatorAfterTheNameOfAVolume(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		layer, root := makeLayer(t, true), makeLayer(t, false)
 		must(t, m, layer, Activate)
@@ -1230,7 +1230,7 @@ func TestTheNameOfAVolumeIsBoundWithASeparatorAtItsEnd(t *testing.T) {
 	})
 }
 
-func TestBindingsFailsWhenARootOrSourceHasGoneAndRawBindingsDoesNot(t *testing.T) {
+func TestBindings_FailsIfARootOrSourceIsGone(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		for _, test := range []struct {
 			gone   func(Binding) string
@@ -1257,7 +1257,7 @@ func TestBindingsFailsWhenARootOrSourceHasGoneAndRawBindingsDoesNot(t *testing.T
 	})
 }
 
-func TestBindingsOtherNamesLeadToTheSameDirectories(t *testing.T) {
+func TestPersonality_BindingsOtherNamesLeadToTheSameDirectories(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		m.Personality.BindingsOtherNames = true
 		root := makeLayer(t, false)
@@ -1275,7 +1275,7 @@ func TestBindingsOtherNamesLeadToTheSameDirectories(t *testing.T) {
 	})
 }
 
-func TestRebootDropsTheBindings(t *testing.T) {
+func TestReboot_DropsTheBindings(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		root := makeLayer(t, false)
 		must(t, m, root, Bind)
@@ -1287,7 +1287,7 @@ func TestRebootDropsTheBindings(t *testing.T) {
 	})
 }
 
-func TestAnErrorOfBeforePreventsABindingAndOneOfAfterDoesNot(t *testing.T) {
+func TestBind_HasNoEffectIfBeforeFails(t *testing.T) {
 	both(t, func(t *testing.T, m *Model) {
 		root, fault := makeLayer(t, false), errors.New("fault")
 		fail := func(call Call, path string) error {
@@ -1307,7 +1307,7 @@ func TestAnErrorOfBeforePreventsABindingAndOneOfAfterDoesNot(t *testing.T) {
 	})
 }
 
-func TestADirectoryIsBoundOrNotWhateverInstantAProcessIsKilledAt(t *testing.T) {
+func TestBind_IsDoneOrNotIfAKillEndsIt(t *testing.T) {
 	dir, root := t.TempDir(), makeLayer(t, false)
 	m, err := Open(dir)
 	if err != nil {
@@ -1330,7 +1330,7 @@ func TestADirectoryIsBoundOrNotWhateverInstantAProcessIsKilledAt(t *testing.T) {
 	}
 }
 
-func TestABindingThatCannotBeShownIsNotMade(t *testing.T) {
+func TestBind_FailsIfABindingCannotBeShown(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("it can be under Wine")
 	}
@@ -1342,7 +1342,7 @@ func TestABindingThatCannotBeShownIsNotMade(t *testing.T) {
 	})
 }
 
-func TestWhatIsBoundIsShownUnderWine(t *testing.T) {
+func TestBind_ShowsADirectoryUnderWine(t *testing.T) {
 	m, root, source := New(""), makeLayer(t, false), makeLayer(t, true)
 	m.Show = true
 	if err := m.Bind(root, source, true); errors.Is(err, errNotSupported) {
@@ -1404,9 +1404,9 @@ func makeCalls(dir, layer string, calls ...Call) *exec.Cmd {
 	return process
 }
 
-// BenchmarkCalls makes the five calls as the DLL does, which opens the model for
+// BenchmarkModel_CallsInFiles makes the five calls as the DLL does, which opens the model for
 // each and keeps its files.
-func BenchmarkCalls(b *testing.B) {
+func BenchmarkModel_CallsInFiles(b *testing.B) {
 	dir, err := os.MkdirTemp("", "") // stays on Windows, where kept files cannot be removed
 	if err != nil {
 		b.Fatal(err)

@@ -45,7 +45,7 @@ func prepare(t *testing.T, m *Model, layer string, parents ...string) {
 	}
 }
 
-func TestPrepareLayerShowsTheFilesOfTheParentsTheNearestFirst(t *testing.T) {
+func TestPrepareLayer_ShowsTheFilesOfTheNearestParentFirst(t *testing.T) {
 	m, layer := unitedModel(t)
 	volume, dir := volumeOf(m, layer, 0), t.TempDir()
 	near, far := filepath.Join(dir, "near"), filepath.Join(dir, "far")
@@ -69,7 +69,7 @@ func TestPrepareLayerShowsTheFilesOfTheParentsTheNearestFirst(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrittenInTheVolumeChangesNoParent(t *testing.T) {
+func TestModel_WritingInAVolumeChangesNoParent(t *testing.T) {
 	m, layer := unitedModel(t)
 	parent := t.TempDir()
 	write(t, filepath.Join(parent, "Files", "file"), "parent")
@@ -78,7 +78,7 @@ func TestWhatIsWrittenInTheVolumeChangesNoParent(t *testing.T) {
 	wantText(t, filepath.Join(parent, "Files", "file"), "parent")
 }
 
-func TestWhatIsRemovedFromTheVolumeStaysRemovedWhenItsLayerIsPreparedAgain(t *testing.T) {
+func TestPrepareLayer_BringsNoRemovedFileBack(t *testing.T) {
 	m, layer := unitedModel(t)
 	parent, file := t.TempDir(), filepath.Join(volumeOf(m, layer, 0), "file")
 	write(t, filepath.Join(parent, "Files", "file"), "parent")
@@ -97,7 +97,7 @@ func TestWhatIsRemovedFromTheVolumeStaysRemovedWhenItsLayerIsPreparedAgain(t *te
 	wantText(t, file, "")
 }
 
-func TestAFileThatAKilledPrepareLayerWasCopyingIsCopied(t *testing.T) {
+func TestPrepareLayer_CopiesAFileThatAKillCutShort(t *testing.T) {
 	m, layer := unitedModel(t)
 	parent, volume := t.TempDir(), volumeOf(m, layer, 0)
 	write(t, filepath.Join(parent, "Files", "file"), "parent")
@@ -107,7 +107,7 @@ func TestAFileThatAKilledPrepareLayerWasCopyingIsCopied(t *testing.T) {
 	wantText(t, volume+".copy", "")
 }
 
-func TestAReadOnlyLayerShowsItsOwnFilesAlone(t *testing.T) {
+func TestPrepareLayer_AddsNoFilesToAReadOnlyLayer(t *testing.T) {
 	m, writable := unitedModel(t)
 	layer, parent := makeLayer(t, false), t.TempDir()
 	write(t, filepath.Join(parent, "Files", "file"), "parent")

@@ -23,7 +23,7 @@ func counted(end int) (pause Pause, ctx context.Context, pauses *int) {
 	}, ctx, pauses
 }
 
-func TestDo(t *testing.T) {
+func TestDo_MakesFiveAttempts(t *testing.T) {
 	for _, test := range []struct {
 		name            string
 		errs            []error // of the attempts; the last one is that of all others
@@ -57,7 +57,7 @@ func TestDo(t *testing.T) {
 	}
 }
 
-func TestUntil(t *testing.T) {
+func TestUntil_MakesFiveAttempts(t *testing.T) {
 	for _, test := range []struct {
 		name          string
 		from          int // which attempt reports true
@@ -81,7 +81,7 @@ func TestUntil(t *testing.T) {
 	}
 }
 
-func TestWait(t *testing.T) {
+func TestWait_LastsAnIntervalOrUntilTheContextEnds(t *testing.T) {
 	start := time.Now()
 	if err := Wait(context.Background()); err != nil || time.Since(start) < interval { // never early, however busy the machine
 		t.Errorf("%v, after %s", err, time.Since(start))

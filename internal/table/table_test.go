@@ -264,7 +264,7 @@ func TestLoad_OfAMountThatIsOver(t *testing.T) {
 	wantError(t, err, "mount table", os.ErrNotExist)
 }
 
-// What a kill or a power failure leaves of a file has nothing to undo, or it is damaged.
+// If a kill or a power failure has left such a file, there is nothing to undo, or the file is damaged.
 func TestLoad_OfAFileWithoutALineThatCounts(t *testing.T) {
 	line := string(rec.encode())
 	zeros := strings.Repeat("\x00", len(line))

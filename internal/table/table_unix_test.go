@@ -37,8 +37,8 @@ func TestLock_ErrorKeepsNobodyWaiting(t *testing.T) {
 	mustLock(t, table.LockLayer, keyOf("a"))()
 }
 
-// alone runs a test in a process of its own, of which it limits the files: the go command has one open in this one.
-// It reports whether this is that process.
+// alone runs a test in a process of its own, and reports whether this is that process. The test limits how
+// large files may grow, and the go command has a file open in the usual process.
 func alone(t *testing.T) bool {
 	t.Helper()
 	const isAlone = "TABLE_TEST_ALONE"

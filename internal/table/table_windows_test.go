@@ -44,7 +44,7 @@ func giveAway(t *testing.T, paths ...string) {
 	}
 }
 
-// givenAway returns a table with a mount, nobody uses it, and some of its files belong to another user.
+// givenAway returns a table that nobody uses. It has a mount, and some of its files belong to another user.
 func givenAway(t *testing.T, names ...string) *Table {
 	t.Helper()
 	before := newTable(t)
@@ -296,7 +296,7 @@ func TestRemove_FreesTheNameWhileAScannerHasTheFileOpen(t *testing.T) {
 
 const shareReadWrite = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE // and not to be removed
 
-// scan opens a file as another program does, which shares it only so.
+// scan opens a file as another program does, and shares it with others only in these ways.
 func scan(t *testing.T, path string, share uint32) windows.Handle {
 	t.Helper()
 	name, err := windows.UTF16PtrFromString(path)

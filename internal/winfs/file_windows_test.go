@@ -39,13 +39,13 @@ func open(t *testing.T, path string, access, share, flags uint32) (closeNow func
 	return closeNow
 }
 
-// scan opens a file as a scanner does, which shares it only so.
+// scan opens a file as a scanner does, and shares it with others only in these ways.
 func scan(t *testing.T, path string, share uint32) (closeNow func()) {
 	t.Helper()
 	return open(t, path, windows.GENERIC_READ, share, 0)
 }
 
-// readable is what a scanner shares that lets others use a file, but not remove it.
+// readable is how a scanner shares a file if others may use it, but not remove it.
 const readable = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE
 
 // forgetsRefusal reports whether Wine itself reports success for a directory that it has just refused to
@@ -76,8 +76,8 @@ func shortPath(t *testing.T, path string) string {
 	return short
 }
 
-// wantSame fails the test unless two paths are one file, or two, whether they are resolved or their last
-// elements are not followed.
+// wantSame fails the test unless two paths lead to one file, or, if same is false, to two. It resolves them in
+// both ways: with the last element followed and not followed.
 func wantSame(t *testing.T, a, b string, same bool) {
 	t.Helper()
 	if nameA, nameB := resolve(t, a), resolve(t, b); (nameA.Folded() == nameB.Folded()) != same {
@@ -129,7 +129,7 @@ func TestResolve_WhereCaseMatters(t *testing.T) {
 	tr.mkdir("A/sub")
 	wantSame(t, tr.path("a"), tr.path("A"), false)
 	wantSame(t, tr.path("a", "sub"), tr.path("A", "sub"), false)
-	// A directory that is made in such a one is case-sensitive as well on some builds.
+	// On some builds a directory in a case-sensitive one is case-sensitive, too.
 	wantSame(t, tr.path("a", "absent"), tr.path("a", "ABSENT"), !resolve(t, tr.path("a")).CaseSensitive)
 }
 
@@ -239,7 +239,7 @@ func TestResolveParent_ByAShortName(t *testing.T) {
 	}
 }
 
-func TestPaths_WithANULAreRefused(t *testing.T) {
+func TestWithPath_RefusesANUL(t *testing.T) {
 	const path = "C:\\a\x00b"
 	_, readErr := ReadLink(path)
 	_, idErr := FileID(path)
@@ -327,8 +327,7 @@ func accessOf(t *testing.T, path string, flags uint32) string {
 	return sd.String()
 }
 
-// withoutAdministrators calls f as the user of this process, for whom it makes no difference meanwhile to be
-// an administrator.
+// withoutAdministrators calls f as the user of this process, but without the rights of an administrator.
 func withoutAdministrators(t *testing.T, f func()) {
 	t.Helper()
 	var token, restricted windows.Token
@@ -357,7 +356,7 @@ func withoutAdministrators(t *testing.T, f func()) {
 	f()
 }
 
-func TestIsBusy(t *testing.T) {
+func TestIsBusy_KnowsTheCodes(t *testing.T) {
 	for err, want := range map[error]bool{
 		&os.PathError{Err: windows.ERROR_SHARING_VIOLATION}: true,
 		windows.ERROR_ACCESS_DENIED:                         true,
@@ -412,7 +411,7 @@ func closing(open func(path string) (*os.File, error)) func(path string) error {
 	}
 }
 
-func TestRemoveOpen_TheNameIsFreeWhileAScannerHasTheFileOpen(t *testing.T) {
+func TestRemoveOpen_FreesTheNameWhileAScannerReads(t *testing.T) {
 	needWindows(t, "Wine has no POSIX semantics of deletion")
 	tr := newTree(t)
 	file, err := OpenPrivate(tr.path("file"), os.O_CREATE)

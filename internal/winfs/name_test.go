@@ -18,7 +18,7 @@ func resolve(t *testing.T, path string) Name {
 	return name
 }
 
-func TestResolve(t *testing.T) {
+func TestResolve_ReturnsACleanAbsoluteName(t *testing.T) {
 	tr := newTree(t)
 	tr.write("dir/file", "")
 	root := resolve(t, tr.dir)
@@ -75,7 +75,7 @@ func TestResolve_FollowsLinks(t *testing.T) {
 	}
 }
 
-func TestResolve_AnErrorComesWithTheNameAsFarAsItCanBeTold(t *testing.T) {
+func TestResolve_ReturnsANameAlsoWithAnError(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows reports a path through a file, or a name that is too long, as not found")
 	}
@@ -91,7 +91,7 @@ func TestResolve_AnErrorComesWithTheNameAsFarAsItCanBeTold(t *testing.T) {
 	}
 }
 
-func TestResolveParent(t *testing.T) {
+func TestResolveParent_ReturnsANameAndItsDirectory(t *testing.T) {
 	tr := newTree(t)
 	tr.mkdir("dir")
 	root := resolve(t, tr.dir)

@@ -40,7 +40,7 @@ func giveAway(t *testing.T, path string) {
 	}
 }
 
-func TestPrivate_IsForAdministratorsAndSystemOnly(t *testing.T) {
+func TestOpenPrivate_IsForAdministratorsAndSystemOnly(t *testing.T) {
 	tr := newTree(t)
 	must(t, MakePrivateDir(tr.path("made")))
 	dir, dirErr := OpenPrivateDir(tr.path("opened"))
@@ -95,7 +95,7 @@ func TestOpenPrivateDir_SaysWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestUntrusted(t *testing.T) {
+func TestErrUntrusted_OfWhatAnotherUserOwns(t *testing.T) {
 	tr := newTree(t)
 	tr.write("dir/file", "")
 	giveAway(t, tr.path("dir"))

@@ -48,7 +48,7 @@ func TestDecodeSymlink_RefusesWhatIsCutShortOrNoLink(t *testing.T) {
 	wantError(t, err, "reparse point 0xa0000003", ErrNotLink)
 }
 
-func FuzzReparsePoint(f *testing.F) {
+func FuzzDecodeSymlink(f *testing.F) {
 	f.Add(symlinkBuffer(`\??\Volume{a}\`, `\\?\Volume{a}\`))
 	f.Add([]byte{0x0c, 0, 0, 0xa0})
 	f.Fuzz(func(t *testing.T, data []byte) {

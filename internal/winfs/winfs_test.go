@@ -105,7 +105,7 @@ func (tr tree) want(names ...string) {
 	}
 }
 
-func TestNotExist(t *testing.T) {
+func TestNotExist_AlsoOfADeviceThatHasGone(t *testing.T) {
 	for _, code := range []syscall.Errno{55, 67, 433, 1167, 1617} {
 		if err := fmt.Errorf("wrapped: %w", &os.PathError{Op: "open", Path: "x", Err: code}); !NotExist(err) {
 			t.Errorf("%d: a device or share that has gone is there", code)
@@ -204,7 +204,7 @@ func TestRemoveDir_OnlyAnEmptyDirectory(t *testing.T) {
 	})
 }
 
-func TestFileID(t *testing.T) {
+func TestFileID_StaysWithAFileThatIsRenamed(t *testing.T) {
 	tr := newTree(t)
 	id := func(path string) string {
 		t.Helper()
@@ -237,7 +237,7 @@ func TestFileID(t *testing.T) {
 	})
 }
 
-func TestMatch(t *testing.T) {
+func TestMatch_ReturnsTheNamesThatMatch(t *testing.T) {
 	tr := newTree(t)
 	for _, name := range []string{"b1-l1-t1", "b1-l1-t2", "b2-l2-t1", "b2-l11-t3"} {
 		tr.write(name, "")
@@ -265,7 +265,7 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-func TestMakePrivateDir(t *testing.T) {
+func TestMakePrivateDir_LeavesWhatIsThere(t *testing.T) {
 	tr := newTree(t)
 	must(t, MakePrivateDir(tr.path("dir")), MakePrivateDir(tr.path("dir")), MakePrivateDir(tr.write("file", "")))
 	tr.want("dir", "file")
@@ -276,7 +276,7 @@ func TestMakePrivateDir(t *testing.T) {
 	must(t, CheckOwner(tr.path("dir")))
 }
 
-func TestOpenPrivateDir(t *testing.T) {
+func TestOpenPrivateDir_MakesADirectoryOrOpensIt(t *testing.T) {
 	tr := newTree(t)
 	for _, path := range []string{tr.path("made"), tr.mkdir("there")} {
 		dir, err := OpenPrivateDir(path)
@@ -303,7 +303,7 @@ func TestOpenPrivateDir(t *testing.T) {
 	})
 }
 
-func TestOpenPrivate(t *testing.T) {
+func TestOpenPrivate_OpensAFileAndFollowsNoLink(t *testing.T) {
 	tr := newTree(t)
 	open := func(flag int) error {
 		file, err := OpenPrivate(tr.path("file"), flag)
@@ -331,7 +331,7 @@ func TestOpenPrivate(t *testing.T) {
 	})
 }
 
-func TestRemoveOpen(t *testing.T) {
+func TestRemoveOpen_FreesTheNameAtOnce(t *testing.T) {
 	tr := newTree(t)
 	for i := range 2 { // the name is free at once
 		file, err := OpenPrivate(tr.path("file"), os.O_CREATE|os.O_EXCL)

@@ -10,7 +10,7 @@ import (
 
 func forgetsRefusal(*testing.T, string) bool { return false }
 
-func TestIsBusy(t *testing.T) {
+func TestIsBusy_KnowsTheCodes(t *testing.T) {
 	for err, want := range map[error]bool{&os.PathError{Err: syscall.EBUSY}: true, &os.PathError{Err: syscall.EACCES}: false, nil: false} {
 		if got := IsBusy(err); got != want {
 			t.Errorf("%v: %v", err, got)
@@ -18,7 +18,7 @@ func TestIsBusy(t *testing.T) {
 	}
 }
 
-func TestMoveUntrusted(t *testing.T) {
+func TestMoveUntrusted_MovesADirectory(t *testing.T) {
 	tr := newTree(t)
 	tr.write("dir/file", "")
 	must(t, MoveUntrusted(tr.path("dir"), tr.path("aside")))

@@ -120,7 +120,7 @@ func TestCheckLayer_PathsOfThisSystem(t *testing.T) {
 	wantError(t, "/", CheckLayer("/"), "root of a volume")
 }
 
-func TestAbs(t *testing.T) {
+func TestAbs_CleansAPathOrRefusesIt(t *testing.T) {
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +136,7 @@ func TestAbs(t *testing.T) {
 	}
 }
 
-func TestVolume(t *testing.T) {
+func TestVolume_IsTheStartOfAFullPath(t *testing.T) {
 	for path, want := range map[string]string{
 		``:                              ``,
 		`a`:                             ``,
@@ -176,7 +176,7 @@ func TestVolume_IsThatOfPathFilepath(t *testing.T) {
 	if runtime.GOOS != "windows" {
 		t.Skip("compares with path/filepath of Windows")
 	}
-	// But for `\\?\UNC\server\share`, of which it has `\\?\UNC` as the volume.
+	// There is one difference: for path/filepath the volume of `\\?\UNC\server\share` is `\\?\UNC`.
 	for _, path := range []string{`C:\a`, `C:`, `C:a`, `\\s\h\a`, `\\s\h`, `\\?\C:\a`, `\\?\Volume{x}\a`, `a`, `\a`, `/a`, ``} {
 		if got, want := Volume(path), filepath.VolumeName(path); got != want {
 			t.Errorf("%s: %q, path/filepath has %q", path, got, want)
@@ -187,7 +187,7 @@ func TestVolume_IsThatOfPathFilepath(t *testing.T) {
 	}
 }
 
-func TestIsRoot(t *testing.T) {
+func TestIsRoot_OfARootAndNothingBelow(t *testing.T) {
 	for path, want := range map[string]bool{
 		``: true, `\`: true, `/`: true, `C:`: true, `C:\`: true, `C:/`: true, `\\s\h`: true, `\\s\h\`: true, `\\?\` + guid: true,
 		`\\?\` + guid + `\`: true, `\\?\UNC\s\h\`: true,
@@ -199,7 +199,7 @@ func TestIsRoot(t *testing.T) {
 	}
 }
 
-func TestElements(t *testing.T) {
+func TestElements_AreWhatFollowsTheVolume(t *testing.T) {
 	for path, want := range map[string][]string{
 		`C:\`:            nil,
 		``:               nil,
@@ -217,7 +217,7 @@ func TestElements(t *testing.T) {
 	}
 }
 
-func TestLast(t *testing.T) {
+func TestLast_IsTheLastElement(t *testing.T) {
 	for path, want := range map[string]string{``: ``, `a`: `a`, `C:\a`: `a`, `C:\a/b`: `b`, `a/b\c`: `c`, `C:\a\`: ``, `/`: ``} {
 		if got := Last(path); got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)
@@ -251,7 +251,7 @@ func TestFold_IsThatOfWindows(t *testing.T) {
 }
 
 // The text of a link as it was made, as Windows stores it, and as it names an open file, are the same.
-func TestEqual(t *testing.T) {
+func TestEqual_KnowsEveryTextOfALink(t *testing.T) {
 	for _, test := range []struct {
 		a, b string
 		want bool
@@ -274,7 +274,7 @@ func TestEqual(t *testing.T) {
 	}
 }
 
-func TestContains(t *testing.T) {
+func TestContains_ADirectoryAndWhatIsBelow(t *testing.T) {
 	windows := func(path string) string { // a path of this system
 		return strings.ReplaceAll(path, `\`, separator)
 	}
@@ -303,7 +303,7 @@ func TestContains(t *testing.T) {
 	}
 }
 
-func TestVerbatim(t *testing.T) {
+func TestVerbatim_AddsThePrefix(t *testing.T) {
 	for path, want := range map[string]string{
 		`Q:\`:                `\\?\Q:\`,
 		`\\server\share\`:    `\\?\UNC\server\share\`,
@@ -316,7 +316,7 @@ func TestVerbatim(t *testing.T) {
 	}
 }
 
-func TestPlain(t *testing.T) {
+func TestPlain_RemovesThePrefixIfItMay(t *testing.T) {
 	long := `\\?\C:\` + strings.Repeat("d", 256)
 	for path, want := range map[string]string{
 		`\\?\C:\layers\1`:        `C:\layers\1`,
@@ -379,7 +379,7 @@ func FuzzAbs(f *testing.F) {
 	})
 }
 
-// FuzzText holds for any text: that of a link may be anything.
+// FuzzText checks what must hold for any text, because the text of a link may be anything.
 func FuzzText(f *testing.F) {
 	for _, path := range fuzzSeeds {
 		f.Add(path, `\\?\`+path)

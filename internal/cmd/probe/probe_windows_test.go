@@ -65,7 +65,7 @@ func (s *simulation) wantNothing() {
 	}
 }
 
-func TestTheProbeFillsEveryCellAndLeavesNothing(t *testing.T) {
+func TestProbe_FillsEveryCellAndLeavesNothing(t *testing.T) {
 	for _, personality := range hcstest.Personalities {
 		if personality.Name != "likely" && (testing.Short() || !strings.HasPrefix(personality.Name, "all-")) {
 			continue
@@ -117,7 +117,7 @@ func (w at) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-func TestAnInterruptedProbeLeavesNothing(t *testing.T) {
+func TestRun_LeavesNothingIfItIsInterrupted(t *testing.T) {
 	for _, row := range []string{"| never active", "| activation 3", "| first clone", "| a binding"} {
 		t.Run(row, func(t *testing.T) {
 			s := newSimulation(t, hcstest.Likely)
@@ -132,7 +132,7 @@ func TestAnInterruptedProbeLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestAProbeThatPanicsLeavesNothing(t *testing.T) {
+func TestRun_LeavesNothingIfItPanics(t *testing.T) {
 	s := newSimulation(t, hcstest.Likely)
 	defer func() {
 		if recover() == nil {
@@ -143,7 +143,7 @@ func TestAProbeThatPanicsLeavesNothing(t *testing.T) {
 	_ = run(context.Background(), at{"| activation 3", func() { panic("as planned") }}, options{work: s.work, sample: true})
 }
 
-func TestWhatCannotBeTakenAwayIsAnError(t *testing.T) {
+func TestRun_ReportsWhatCannotBeTakenAway(t *testing.T) {
 	s := newSimulation(t, hcstest.Likely)
 	s.must(hcstest.SetFaults(s.dir, "DeactivateLayer 0x5 1000"))
 	ctx, interrupt := context.WithCancel(context.Background())

@@ -29,7 +29,7 @@ func apiOf(t *testing.T, source string) []string {
 	return lines
 }
 
-func TestTheAPIHasExactTypesWithoutNamesOfParameters(t *testing.T) {
+func TestDescribe_HasExactTypesWithoutNamesOfParameters(t *testing.T) {
 	got := apiOf(t, `
 		const Flag string = "a="
 		var Err error
@@ -51,7 +51,7 @@ func TestTheAPIHasExactTypesWithoutNamesOfParameters(t *testing.T) {
 	}
 }
 
-func TestANameThatIsLostOrOfAnotherTypeFailsTheProof(t *testing.T) {
+func TestCheck_FailsIfANameIsLostOrOfAnotherType(t *testing.T) {
 	old := &facts{API: apiOf(t, "const Flag = 1\nfunc A(x int) {}")}
 	for source, proved := range map[string]bool{
 		"const Flag = 1\nfunc A(y int) {}\nfunc B() {}": true,
@@ -66,7 +66,7 @@ func TestANameThatIsLostOrOfAnotherTypeFailsTheProof(t *testing.T) {
 	}
 }
 
-func TestWhatIsWorseThanBeforeFailsTheProof(t *testing.T) {
+func TestCheck_FailsIfAnythingIsWorse(t *testing.T) {
 	old := facts{Packages: 2, Vetted: 3, Complaints: []string{"a", "b"}, Linux: []string{"mount.go 1"}}
 	for name, worse := range map[string]func(now *facts){
 		"fewer packages":     func(now *facts) { now.Packages = 1 },
@@ -87,7 +87,7 @@ func TestWhatIsWorseThanBeforeFailsTheProof(t *testing.T) {
 	}
 }
 
-func TestComplaintsOfVetHaveNoPositions(t *testing.T) {
+func TestReadVet_LeavesOutPositions(t *testing.T) {
 	tree := &tree{dir: filepath.FromSlash("/tree")}
 	out := `{}
 {"a": {"printf": [{"posn": "` + filepath.ToSlash(tree.dir) + `/a/a.go:3:4", "message": "bad verb"}], "fix": {"error": "broken"}}}`

@@ -101,7 +101,7 @@ func TestReadlink_OfADirectoryOrAMissingVolume(t *testing.T) {
 }
 
 // What the build for Wine makes of internal/winfs: see the directory _winfs.
-func TestOverlay(t *testing.T) {
+func TestOverlay_GivesWinfsLinksUnderWine(t *testing.T) {
 	volume, _ := makeVolume(t)
 	link := filepath.Join(t.TempDir(), "link")
 	if err := winfs.Link(volume, link); err != nil {

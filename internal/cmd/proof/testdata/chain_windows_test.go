@@ -49,11 +49,10 @@ func TestManager_ChainOfALayerAndABind(t *testing.T) {
 	manager, err := NewManager(db, filepath.Join(dir, "m"))
 	must(err)
 	defer func() {
-		if closer, is := manager.(io.Closer); is {
-			must(closer.Close()) // and the database
-		} else {
-			must(db.Close())
+		if closer, is := manager.(io.Closer); is { // since 2.4 it also closes the database
+			must(closer.Close())
 		}
+		must(db.Close())
 	}()
 	ctx := namespaces.WithNamespace(context.Background(), "test")
 	info, err := manager.Activate(ctx, "1", []mount.Mount{layer}, mount.WithTemporary)
