@@ -25,7 +25,7 @@ func (l Layers) Open(ctx context.Context, layer *Layer) (mayBeOpen bool, err err
 		return volume == ""
 	})
 	if volume != "" {
-		return false, errors.Wrapf(ErrSharingViolation, "failed to open layer %s: it is open already, as %s", layer.Dir, volume)
+		return false, errors.Wrapf(ErrSharingViolation, "open layer %s: it is open already, as %s", layer.Dir, volume)
 	}
 	tryAgain := false
 	err = l.Pause.Do(ctx, func(error) bool { return tryAgain && !mayBeOpen }, func() error {
