@@ -14,7 +14,7 @@ import (
 // the error is. If Close returns nil, the layer is closed.
 //
 // If HCS refuses and there is no volume to look at, Close opens the layer and closes it once more. If the
-// open succeeds, the layer was closed before, and HCS has no reason not to close a layer that was just opened.
+// open succeeds, the layer was closed, and a layer that was just opened can be closed.
 func (l Layers) Close(layer *Layer) error {
 	err := l.CloseUnknown(layer)
 	if err == nil || layer.Volume != "" || layer.Disk == NoDisk || l.Calls.ActivateLayer(layer.Dir) != nil {
@@ -55,7 +55,7 @@ func (l Layers) tryClose(layer *Layer) error {
 //
 //   - A layer with a volume is closed once the volume cannot be reached. If the volume can still be reached,
 //     another layer may have got its GUID: then the layer is closed if HCS names another volume for it, or
-//     none. If HCS returns an error instead, the two errors decide, as in the next case.
+//     none. If GetLayerMountPath fails, the two errors decide, as in the next case.
 //   - A layer without a volume leaves no other evidence, so the two errors decide. The layer is closed if
 //     DeactivateLayer succeeded, as it does for a layer that is not active, and UnprepareLayer succeeded or
 //     returned a code that says that there is nothing to undo. For a layer without a disk the error of

@@ -49,8 +49,8 @@ func (l Layers) tryOpen(ctx context.Context, layer *Layer) (tryAgain, mayBeOpen 
 	err = errors.Wrapf(l.Calls.PrepareLayer(layer.Dir, layer.Parents), "failed to prepare layer %s", layer.Dir)
 	if err != nil {
 		tryAgain = winfs.IsAny(err, transientPrepare...)
-		// Do not undo it for a layer without a disk: ActivateLayer did nothing, and PrepareLayer may have failed
-		// because other code has attached the filter.
+		// If the layer has no disk and the failure is final, do not undo anything: ActivateLayer did nothing, and
+		// PrepareLayer may have failed because other code has attached the filter.
 		if tryAgain || layer.Disk == OwnDisk || l.mayHaveVolume(layer) {
 			mayBeOpen, err = l.undo(layer, err)
 		}

@@ -121,7 +121,7 @@ type layer struct {
 // open reports whether the layer is active or prepared.
 func (l layer) open() bool { return l.Active || l.Prepared }
 
-// unknown reports whether nothing tells the layer from one that was never open.
+// unknown reports whether the layer is in the state of one that was never open.
 func (l layer) unknown() bool { return l == layer{Path: l.Path} }
 
 // guids has the names of volumes that layers no longer use; see Personality.GUIDReused.
@@ -131,7 +131,7 @@ func (g guids) unknown() bool { return len(g.Free) == 0 }
 
 // entry is the state of one thing, such as a layer.
 type entry interface {
-	// unknown reports whether the entry is the same as that of a thing that was never used.
+	// unknown reports whether nothing is known about the thing.
 	unknown() bool
 }
 
@@ -293,8 +293,8 @@ func (m *Model) UnprepareLayer(path string) error {
 	})
 }
 
-// DeactivateLayer takes the volume down and detaches the scratch disk. If path is not an active layer, or not a
-// layer at all, DeactivateLayer does nothing and succeeds: winc and containerd's integration helpers call it in every
+// DeactivateLayer takes the volume down and detaches the scratch disk. If path is a layer that is not active, or is
+// not a layer, DeactivateLayer does nothing and succeeds: winc and containerd's integration helpers call it in every
 // state, and fail if it returns an error.
 func (m *Model) DeactivateLayer(path string) error {
 	return m.layerCall(Deactivate, path, "", func(l *layer, writable bool) (syscall.Errno, error) {

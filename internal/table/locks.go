@@ -3,8 +3,8 @@ package table
 import "sync"
 
 // keyLocks has a lock for each name, for the goroutines of this process. A goroutine takes it before the file
-// lock, so that only one goroutine at a time waits for other processes: waiting for a file lock blocks an
-// operating system thread.
+// lock, so that for each name only one goroutine at a time waits for other processes: waiting for a file lock
+// blocks an operating system thread.
 type keyLocks struct {
 	mu    sync.Mutex
 	locks map[string]*keyLock

@@ -38,7 +38,7 @@ func MakePrivateDir(path string) error {
 
 // OpenPrivateDir opens the directory at path. If there is none, OpenPrivateDir creates one that only
 // Administrators and SYSTEM can use. If the directory inherits its access list, for example because an
-// administrator has created it by hand, OpenPrivateDir gives it the access list of a new one.
+// administrator has created it by hand, OpenPrivateDir gives it the access list that a new directory gets.
 //
 // While the directory is open nobody can rename or remove it or a directory above it ([MS-FSA] 2.1.5.1.2.2),
 // because OpenPrivateDir does not share deletion. The error matches ErrUntrusted if the owner is not trusted,
@@ -172,9 +172,9 @@ func MoveUntrusted(from, to string) error {
 	return nil
 }
 
-// CheckOwner returns nil if path is a directory whose owner is trusted. Otherwise, and if CheckOwner cannot find
-// out, it returns an error that matches ErrUntrusted: an untrusted owner can keep everybody else from reading
-// even who the owner is.
+// CheckOwner returns nil if path is a directory whose owner is trusted. Otherwise it returns an error that matches
+// ErrUntrusted. It also does so if it cannot read who the owner is: an untrusted owner can keep everybody else
+// from reading that.
 func CheckOwner(path string) error {
 	if info, err := os.Lstat(path); err == nil && info.IsDir() { // not for a link: the next call would follow it
 		// Do not open the directory: CreateFile asks for more rights than an owner always has.
