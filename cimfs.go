@@ -8,35 +8,35 @@ import (
 	"github.com/pkg/errors"
 )
 
-// The names of containerd 2.x for layers that lie in a composite image (CIM). They are here so
-// that code which uses them compiles and reads its options: a mount of these types is refused.
+// containerd 2.x has these names for layers that are stored in composite images (CIMs). They are declared
+// here so that code that uses them compiles and can read its options. Mount rejects mounts of these types.
 const (
-	// CimFSMountType is the Type of a mount whose layers are CIMs, each in files of its own.
+	// CimFSMountType is the Type of a mount whose layers are CIMs. Each CIM has files of its own.
 	CimFSMountType string = "CimFS"
-	// LayerCimPathFlag begins the option with the path of the CIM into which a layer is
-	// unpacked. Only the mounts of a snapshot that an image is unpacked into have it.
+	// LayerCimPathFlag is the prefix of the option that holds the path of the CIM into which a layer is
+	// unpacked. Only a snapshot that an image is being unpacked into has the option in its mounts.
 	LayerCimPathFlag = "cimpath="
-	// ParentLayerCimPathsFlag begins the option with the CIMs of the layer's parents, a JSON
-	// list of paths.
+	// ParentLayerCimPathsFlag is the prefix of the option that holds the paths of the CIMs of the layer's
+	// parents, as a JSON list.
 	ParentLayerCimPathsFlag = "parentCimPaths="
 
 	// BlockCIMMountType is the Type of a mount whose layers are CIMs in block format.
 	BlockCIMMountType string = "BlockCIM"
-	// BlockCIMTypeFlag begins the option with what a block CIM is kept in.
+	// BlockCIMTypeFlag is the prefix of the option that says what a block CIM is stored in.
 	BlockCIMTypeFlag string = "blockCIMType="
 	// BlockCIMTypeFile is the value of BlockCIMTypeFlag for a block CIM that is a file.
 	BlockCIMTypeFile string = "file"
-	// MergedCIMPathFlag begins the option with the path of the CIM that merges all layers.
+	// MergedCIMPathFlag is the prefix of the option that holds the path of the CIM that merges all layers.
 	MergedCIMPathFlag string = "mergedCIMPath="
 	// EnableLayerIntegrityFlag is the option for block CIMs whose content is protected by hashes.
 	EnableLayerIntegrityFlag string = "enable_layer_integrity"
-	// AppendVHDFooterFlag is the option for block CIMs that end in the footer of a VHD.
+	// AppendVHDFooterFlag is the option for block CIMs that end with the footer of a VHD.
 	AppendVHDFooterFlag string = "append_vhd_footer"
 )
 
-// GetParentCimPaths returns the CIMs of the layer's parents, as the first option with
-// ParentLayerCimPathsFlag lists them. Without such an option it returns nil and no error. A mount
-// of another type than CimFSMountType is an error, and so is a list that encoding/json refuses.
+// GetParentCimPaths returns the paths of the CIMs of the layer's parents. It reads them from the first option
+// that begins with ParentLayerCimPathsFlag. If there is no such option, it returns nil and no error. It
+// returns an error if the type of the mount is not CimFSMountType, or if encoding/json cannot decode the list.
 func GetParentCimPaths(m *Mount) ([]string, error) {
 	if err := checkCimFS(m); err != nil {
 		return nil, err
@@ -50,9 +50,9 @@ func GetParentCimPaths(m *Mount) ([]string, error) {
 	return paths, err
 }
 
-// GetCimPath returns the path of the CIM into which the layer is unpacked, as the first option with
-// LayerCimPathFlag has it. It is an error when there is none, and when the mount is of another type
-// than CimFSMountType.
+// GetCimPath returns the path of the CIM into which the layer is unpacked. It reads the path from the first
+// option that begins with LayerCimPathFlag. It returns an error if there is no such option, or if the type of
+// the mount is not CimFSMountType.
 func GetCimPath(m *Mount) (string, error) {
 	if err := checkCimFS(m); err != nil {
 		return "", err
@@ -91,7 +91,7 @@ func cutOption(m *Mount, prefix string) (rest string, found bool) {
 	return "", false
 }
 
-// checkType refuses every type of mount that this package does not mount.
+// checkType returns an error if this package does not mount mounts of the type.
 func checkType(mountType string) error {
 	switch mountType {
 	case layerType, bindType:

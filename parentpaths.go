@@ -10,20 +10,21 @@ import (
 	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
-// ParentLayerPathsFlag begins the option that holds the layer's parents, a JSON
-// list of their directories, nearest parent first.
+// ParentLayerPathsFlag is the prefix of the option that holds the directories of the layer's parents, as a
+// JSON list with the nearest parent first.
 const ParentLayerPathsFlag = "parentLayerPaths="
 
-// GetParentPaths returns the directories of the layer's parents, nearest first,
-// as the last option with ParentLayerPathsFlag lists them; earlier ones are not
-// looked at. Without such an option it returns nil and no error.
+// GetParentPaths returns the directories of the layer's parents, nearest first. It reads them from the last
+// option that begins with ParentLayerPathsFlag, and ignores earlier ones. If there is no such option, it
+// returns nil and no error.
 //
-// `null` (what containerd's Windows snapshotter writes for a layer without parents) and `[]`
-// both mean no parents. Each path must be absolute on Windows, whatever system this runs on:
-// `C:\layers\1`, `C:/layers/1`, `\\server\share\1` or a path that begins with `\\?\`.
-// Everything else is an error: text that is not a JSON list of strings (the error is
-// encoding/json's, wrapped), and a path that is empty, relative, the root of a volume, holds a
-// NUL, ends in an element that is empty, "." or "..", or was not valid Unicode.
+// `null` and `[]` both mean that the layer has no parents; containerd's Windows snapshotter writes `null`. Each
+// path must be absolute on Windows, whatever system the program runs on: `C:\layers\1`, `C:/layers/1`,
+// `\\server\share\1`, or a path that begins with `\\?\`.
+//
+// GetParentPaths returns an error if the option does not hold a JSON list of strings; that error wraps the one
+// of encoding/json. It also returns an error if a path is empty or relative, is the root of a volume, contains
+// a NUL, was not valid Unicode, or has a last element that is empty, "." or "..".
 func (m *Mount) GetParentPaths() ([]string, error) {
 	for i := len(m.Options) - 1; i >= 0; i-- {
 		if list, found := strings.CutPrefix(m.Options[i], ParentLayerPathsFlag); found {
@@ -47,8 +48,8 @@ func parsePaths(list string) (paths []string, err error) {
 
 func checkParentPath(path string) error {
 	if strings.ContainsRune(path, utf8.RuneError) {
-		// encoding/json puts U+FFFD in place of what is not Unicode (such as a
-		// lone surrogate, which NTFS allows in a name).
+		// encoding/json replaces what is not valid Unicode with U+FFFD. An example is a lone surrogate, which
+		// NTFS allows in a name.
 		return errors.Errorf("path %q is not valid Unicode", path)
 	}
 	if err := winpath.CheckText(path); err != nil {

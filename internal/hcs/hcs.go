@@ -1,13 +1,13 @@
-// Package hcs opens and closes container layers through the Host Compute Service (HCS), and gets it right
-// whatever codes HCS returns.
+// Package hcs opens and closes container layers through the Host Compute Service (HCS). Its result is right
+// whichever codes HCS returns.
 //
 // Opening a layer takes two calls. ActivateLayer attaches its scratch disk; PrepareLayer attaches the union
 // filter over its parents. UnprepareLayer and DeactivateLayer undo them. All calls are keyed by the layer's
 // directory.
 //
 // Hosts differ in the codes that HCS returns for the same condition, so a code only decides whether a call
-// is tried again. Whether a layer with a volume is open is decided by that volume: the layer is open while
-// HCS names a volume for it that can be reached. See isClosed, which is the heart of the package.
+// is tried again. If a layer has a volume, the volume decides whether the layer is open: it is open while HCS
+// names a volume for it that can be reached. The function isClosed is the heart of the package.
 package hcs
 
 import (
@@ -25,15 +25,15 @@ import (
 	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
-// Calls are the calls of HCS that a mount needs.
+// Calls has the calls of HCS that a mount needs.
 type Calls interface {
 	// ActivateLayer attaches the scratch disk of a writable layer and brings up its volume. It does nothing
 	// for a read-only layer.
 	ActivateLayer(dir string) error
 	// PrepareLayer attaches the union filter over the parents.
 	PrepareLayer(dir string, parents []string) error
-	// GetLayerMountPath returns the volume of a writable layer, mostly without a separator at its end, or
-	// the directory of a read-only one.
+	// GetLayerMountPath returns the volume of a writable layer, or the directory of a read-only one. Most hosts
+	// return the volume without a separator at its end.
 	GetLayerMountPath(dir string) (string, error)
 	// UnprepareLayer undoes PrepareLayer.
 	UnprepareLayer(dir string) error
@@ -52,8 +52,8 @@ type Layer struct {
 	Dir     string
 	Parents []string
 	Disk    Disk
-	// Volume is the mount path of the open layer: its volume, or its directory if it has none. It is "" as
-	// long as HCS has not named it.
+	// Volume is the mount path of the open layer: its volume, or its directory if it has no volume. It is ""
+	// until HCS has named the mount path.
 	Volume string
 }
 
@@ -65,8 +65,8 @@ const (
 	NoDisk Disk = ""
 	// OwnDisk is a writable layer: it has a sandbox.vhdx, and no files of its own.
 	OwnDisk Disk = "own"
-	// KeptDisk is a committed layer that has kept its sandbox.vhdx, as containerd's do. Nobody has told yet
-	// whether HCS attaches that disk, so both are allowed for.
+	// KeptDisk is a committed layer that has kept its sandbox.vhdx, as containerd's do. It is not known
+	// whether HCS attaches that disk, so this package handles both cases.
 	KeptDisk Disk = "kept"
 )
 
@@ -88,8 +88,9 @@ func IsLayer(dir string) bool {
 	return has("sandbox.vhdx") || has("layerchain.json") || has("Files") && has("Hives")
 }
 
-// ParentsOf returns the directories of a layer's parents, the nearest first, as the file layerchain.json in it lists
-// them. Docker and containerd write one, and hcsshim for the layers that it makes.
+// ParentsOf returns the directories of a layer's parents, the nearest first. It reads them from the file
+// layerchain.json in the layer's directory. Docker and containerd write that file, and hcsshim writes
+// it for the layers that it makes.
 func ParentsOf(dir string) (parents []string, err error) {
 	path := filepath.Join(dir, "layerchain.json")
 	text, err := os.ReadFile(path)
@@ -110,16 +111,16 @@ func IsVolume(path string) bool {
 	return strings.HasPrefix(name, "volume{") && strings.HasSuffix(name, "}")
 }
 
-// IsReachable reports whether a volume is there, which it is while its disk is attached. A volume that cannot
-// be looked at for another reason, such as access denied, counts as there.
+// IsReachable reports whether a volume exists. A volume exists while its disk is attached. If the volume cannot
+// be looked at for another reason, such as access denied, IsReachable returns true.
 func IsReachable(volume string) bool {
-	// The separator leads to the root directory of the volume, and not to the device.
+	// With the separator the path names the root directory of the volume; without it, the device.
 	_, err := os.Stat(volume + string(filepath.Separator))
 	return !winfs.NotExist(err)
 }
 
-// VolumeOf returns the volume that HCS names for a layer, or "". A volume that cannot be reached does not count:
-// HCS may still name that of an earlier activation.
+// VolumeOf returns the volume that HCS names for a layer. It returns "" if HCS names none, or names one that
+// cannot be reached: HCS may still name the volume of an earlier activation.
 func (l Layers) VolumeOf(dir string) string {
 	path, err := l.mountPath(dir)
 	if err == nil && IsVolume(path) && IsReachable(path) {
@@ -133,10 +134,11 @@ func (l Layers) mountPath(dir string) (string, error) {
 	return strings.TrimRight(path, `\/`), errors.Wrapf(err, "failed to get mount path of layer %s", dir)
 }
 
-// IsOpen reports whether a layer that was opened is still open. It returns an error if nothing tells.
+// IsOpen reports whether a layer that was opened is still open. It returns an error if it cannot find out. For a
+// layer without a volume it returns true.
 func (l Layers) IsOpen(layer *Layer) (bool, error) {
 	if !IsVolume(layer.Volume) {
-		return true, nil // only HCS knows, and has no call that tells
+		return true, nil // only HCS knows, and it has no call that tells
 	}
 	ctx := context.Background()
 	if !l.Pause.Until(ctx, func() bool { return IsReachable(layer.Volume) }) {
@@ -153,8 +155,8 @@ func (l Layers) IsOpen(layer *Layer) (bool, error) {
 
 func anyError(error) bool { return true }
 
-// ErrSharingViolation is ERROR_SHARING_VIOLATION. ActivateLayer returns it for a layer that is open, and for
-// an instant after somebody has closed the layer (buildkit 5807).
+// ErrSharingViolation is ERROR_SHARING_VIOLATION. ActivateLayer returns it if the layer is open, or if somebody
+// closed the layer a moment ago (buildkit 5807).
 const ErrSharingViolation = syscall.Errno(32)
 
 // Codes that HCS returns. hcsshim reduces an HRESULT of 0x8007xxxx to its Windows code and passes others
@@ -167,9 +169,10 @@ const (
 	errFilterNotFound     = syscall.Errno(0x801f0015)
 )
 
-// A call that fails with one of these codes is tried again. hcsshim's own runtime does so with the first two,
-// for a volume that is not there yet (internal/layers/wcow_mount.go). PrepareLayer times out on a machine
-// under load (moby 27588). GetLayerMountPath may say of a layer whose volume is late that it is not active.
+// If a call fails with one of these codes, it is tried again. The codes in transient mean that a volume is not
+// there yet; hcsshim's own runtime retries them, too (internal/layers/wcow_mount.go). PrepareLayer times out on
+// a machine under load (moby 27588). GetLayerMountPath may return the code for "not active" if the volume of
+// the layer is late.
 var (
 	transient          = []syscall.Errno{errNotReady, errDeviceNotConnected}
 	transientPrepare   = append([]syscall.Errno{errTimeout}, transient...)
@@ -177,7 +180,7 @@ var (
 	transientMountPath = append([]syscall.Errno{errDevNotExist}, transient...)
 )
 
-// notPrepared are the codes with which UnprepareLayer says that there is nothing to undo: the layer is not
-// active, or not prepared (containerd pull requests 5133 and 5328; cloudfoundry's winc). They count only
-// where nothing else tells.
+// notPrepared has the codes that UnprepareLayer returns if there is nothing to undo: the layer is not active, or
+// not prepared (containerd pull requests 5133 and 5328; cloudfoundry's winc). These codes count only if there
+// is no other evidence.
 var notPrepared = []syscall.Errno{errDevNotExist, errFilterNotFound}

@@ -10,20 +10,22 @@ import (
 	"github.com/seed-941ae793/mount/internal/winfs"
 )
 
-// Open activates and prepares a layer and fills in its Volume. Transient failures are retried until ctx ends.
-// If Open fails, it closes the layer again and reports whether the layer may still be open because of it.
+// Open activates and prepares a layer and fills in its Volume. It retries transient failures until ctx ends.
+// If Open fails, it closes the layer again and reports whether its own calls may have left the layer open.
 //
-// A layer that other code has open stays open. If it has a volume, the error matches ErrSharingViolation.
+// If other code has the layer open, Open leaves it open. The error matches ErrSharingViolation if the layer has
+// a volume.
 func (l Layers) Open(ctx context.Context, layer *Layer) (mayBeOpen bool, err error) {
-	// ActivateLayer may succeed for a layer that other code has open, and PrepareLayer then fails. To undo
-	// ActivateLayer would close the layer for the other code. A volume may linger after a close.
+	// If other code has the layer open, ActivateLayer may succeed and PrepareLayer then fails. Undoing
+	// ActivateLayer would close the layer for the other code, so look for a volume before any call. Look more
+	// than once: a volume may linger after a close.
 	var volume string
 	l.Pause.Until(ctx, func() bool {
 		volume = l.VolumeOf(layer.Dir)
 		return volume == ""
 	})
 	if volume != "" {
-		return false, errors.Wrapf(ErrSharingViolation, "failed to open layer %s: it is open already, as %s", layer.Dir, volume)
+		return false, errors.Wrapf(ErrSharingViolation, "open layer %s: it is open already, as %s", layer.Dir, volume)
 	}
 	tryAgain := false
 	err = l.Pause.Do(ctx, func(error) bool { return tryAgain && !mayBeOpen }, func() error {
@@ -34,7 +36,7 @@ func (l Layers) Open(ctx context.Context, layer *Layer) (mayBeOpen bool, err err
 	return mayBeOpen, err
 }
 
-// tryOpen is one attempt of Open. It also reports whether another attempt may succeed.
+// tryOpen makes one attempt to open the layer. It also reports whether another attempt may succeed.
 func (l Layers) tryOpen(ctx context.Context, layer *Layer) (tryAgain, mayBeOpen bool, err error) {
 	err = errors.Wrapf(l.Calls.ActivateLayer(layer.Dir), "failed to activate layer %s", layer.Dir)
 	if err != nil {
@@ -47,8 +49,8 @@ func (l Layers) tryOpen(ctx context.Context, layer *Layer) (tryAgain, mayBeOpen 
 	err = errors.Wrapf(l.Calls.PrepareLayer(layer.Dir, layer.Parents), "failed to prepare layer %s", layer.Dir)
 	if err != nil {
 		tryAgain = winfs.IsAny(err, transientPrepare...)
-		// ActivateLayer did nothing for a layer without a disk, and the filter that keeps it from being
-		// prepared may be that of other code.
+		// If the layer has no disk and the failure is final, do not undo anything: ActivateLayer did nothing, and
+		// PrepareLayer may have failed because other code has attached the filter.
 		if tryAgain || layer.Disk == OwnDisk || l.mayHaveVolume(layer) {
 			mayBeOpen, err = l.undo(layer, err)
 		}
@@ -61,19 +63,20 @@ func (l Layers) tryOpen(ctx context.Context, layer *Layer) (tryAgain, mayBeOpen 
 	return false, true, nil
 }
 
-// isActivated reports whether an ActivateLayer that failed with err may have attached the disk all the same.
+// isActivated reports whether ActivateLayer may have attached the disk although it returned err.
 func (l Layers) isActivated(layer *Layer, err error) bool {
 	switch {
 	case layer.Disk == NoDisk, errors.Is(err, ErrSharingViolation):
-		return false // in the second case other code has opened the layer, and must keep it
+		return false // on a sharing violation, other code has the layer open: leave it open
 	case layer.Disk == OwnDisk && winfs.IsAny(err, transient...):
 		return true // hcsshim has seen ERROR_NOT_READY for volumes that were late
 	}
-	return l.mayHaveVolume(layer) // of which Open saw none before
+	return l.mayHaveVolume(layer) // Open saw no volume before the call
 }
 
-// mayHaveVolume reports whether HCS names a volume for a layer that was just activated. The volume may be late.
-// A layer with a kept disk may also have one if HCS names nothing at all, not even the directory of the layer.
+// mayHaveVolume reports whether a layer that was just activated may have a volume. It has one if HCS names it;
+// mayHaveVolume waits for a volume that is late. If the layer has kept its disk, it may also have a volume if
+// HCS names nothing at all, not even the directory of the layer.
 func (l Layers) mayHaveVolume(layer *Layer) bool {
 	if layer.Disk == NoDisk {
 		return false
@@ -87,8 +90,8 @@ func (l Layers) mayHaveVolume(layer *Layer) bool {
 	return hasVolume || layer.Disk == KeptDisk && !isNamed
 }
 
-// findVolume fills in the Volume of an open layer. It waits for a volume that is not there yet. For a moment
-// HCS may also name the volume of an earlier activation, or none.
+// findVolume fills in the Volume of an open layer. It waits if the volume is not there yet. It also waits if HCS
+// names no volume, or the volume of an earlier activation: HCS may do so for a moment.
 func (l Layers) findVolume(ctx context.Context, layer *Layer) (err error) {
 	var path string
 	found := l.Pause.Until(ctx, func() bool {
@@ -99,8 +102,8 @@ func (l Layers) findVolume(ctx context.Context, layer *Layer) (err error) {
 		case IsVolume(path) && !IsReachable(path):
 			err = errors.Wrapf(os.ErrNotExist, "failed to get mount path of layer %s: %s", layer.Dir, path)
 		case !IsVolume(path) && layer.Disk == OwnDisk, path == "" && layer.Disk == KeptDisk:
-			// The directory of a writable layer has its disk, and not its files. A read-only layer that
-			// has kept its disk has its directory.
+			// The directory of a writable layer contains its disk and not its files, so it cannot stand in for
+			// the volume. For a read-only layer that has kept its disk, the directory is the right answer.
 			err = errors.Errorf("failed to get mount path of layer %s: HCS names no volume, but %q", layer.Dir, path)
 		}
 		return err == nil
@@ -117,7 +120,7 @@ func (l Layers) findVolume(ctx context.Context, layer *Layer) (err error) {
 	return nil
 }
 
-// undo closes a layer whose opening has failed with err, and reports whether it may still be open.
+// undo closes a layer after an attempt to open it failed with err. It reports whether the layer may still be open.
 func (l Layers) undo(layer *Layer, err error) (mayBeOpen bool, _ error) {
 	if closeErr := l.Close(layer); closeErr != nil {
 		return true, fmt.Errorf("%w; undo: %w", err, closeErr)

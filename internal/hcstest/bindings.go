@@ -12,8 +12,7 @@ import (
 	"syscall"
 )
 
-// Binding is a directory, the source, whose files the bind filter shows at another
-// one, the root.
+// Binding is a binding of the bind filter: it shows the files of the directory Source at the directory Root.
 type Binding struct {
 	Root, Source string
 	ReadOnly     bool
@@ -27,8 +26,8 @@ type binding struct {
 
 func (b binding) unknown() bool { return b == binding{} }
 
-// Bind shows the source at the root, as go-winio's ApplyFileBinding does, which adds
-// the separator to the name of a volume.
+// Bind shows the source at the root, like go-winio's ApplyFileBinding. That function adds a separator to a source
+// that is the name of a volume; Bind rejects such a name without the separator.
 func (m *Model) Bind(root, source string, readOnly bool) error {
 	args := " " + source
 	if readOnly {
@@ -51,10 +50,11 @@ func (m *Model) Bind(root, source string, readOnly bool) error {
 	})
 }
 
-// Unbind takes away what Bind showed at the root, as go-winio's RemoveFileBinding.
+// Unbind removes the binding that Bind made at the root, like go-winio's RemoveFileBinding.
 func (m *Model) Unbind(root string) error {
 	return m.call(Unbind, root, "", func() (syscall.Errno, error) {
-		// What is bound or unbound below it in between might as well have been before.
+		// Another process may change the bindings between here and takeBinding. That does no harm: it could have
+		// changed them just before as well.
 		var all []Binding
 		if m.Personality.UnbindAncestor != 0 {
 			var err error
@@ -74,9 +74,9 @@ func (m *Model) Unbind(root string) error {
 	})
 }
 
-// Bindings returns the bindings of all roots that are on the volume of path, sorted,
-// as go-winio's GetBindMappings does: that opens every root and source to learn their
-// usual paths, and fails with ERROR_FILE_NOT_FOUND when any of them has gone.
+// Bindings returns the bindings whose roots are on the volume of path, sorted by root, like go-winio's
+// GetBindMappings. That function opens every root and source to find their usual paths. If any of them is gone,
+// it fails with ERROR_FILE_NOT_FOUND, and so does Bindings.
 func (m *Model) Bindings(path string) ([]Binding, error) {
 	found, err := m.RawBindings(path)
 	if err != nil {
@@ -90,8 +90,8 @@ func (m *Model) Bindings(path string) ([]Binding, error) {
 	return found, nil
 }
 
-// RawBindings is Bindings without what go-winio adds to the call: it returns those as
-// well whose root or source has gone.
+// RawBindings is like Bindings, but does only what the call of the bind filter does, without what go-winio adds.
+// It also returns bindings whose root or source is gone.
 func (m *Model) RawBindings(path string) ([]Binding, error) {
 	var found []Binding
 	err := m.call(Bindings, path, "", func() (syscall.Errno, error) {
@@ -99,7 +99,7 @@ func (m *Model) RawBindings(path string) ([]Binding, error) {
 			return m.Personality.BindingsCode, nil
 		}
 		if _, err := os.Stat(path); err != nil {
-			return errPathNotFound, nil // Assumption: and not 2, ERROR_FILE_NOT_FOUND.
+			return errPathNotFound, nil // Assumption: it is this code, and not 2, ERROR_FILE_NOT_FOUND.
 		}
 		all, err := m.bound()
 		for _, b := range all {
@@ -119,7 +119,7 @@ func (m *Model) RawBindings(path string) ([]Binding, error) {
 	return found, nil
 }
 
-// Bound returns all bindings, sorted by root. It panics when it cannot read the state.
+// Bound returns all bindings, sorted by root. It panics if it cannot read the state.
 func (m *Model) Bound() []Binding {
 	all, err := m.bound()
 	if err != nil {
@@ -140,10 +140,9 @@ func (m *Model) bound() ([]Binding, error) {
 	return all, err
 }
 
-// BoundAt returns the binding of a root, of which a program finds the source there, and
-// reports whether there is one. For a test of one process, to which no binding is shown,
-// it is the only way to look, and so it is in no journal. It panics when it cannot read
-// the state.
+// BoundAt returns the binding of a root, and reports whether there is one. On a real host a program finds the
+// source at the root. In a test of one process the model does not show bindings, so the test has to call BoundAt
+// instead. For this reason BoundAt does not add to the journal. It panics if it cannot read the state.
 func (m *Model) BoundAt(root string) (Binding, bool) {
 	var found binding
 	err := m.bindings.update(key(root), func(b *binding, _ func() error) error {
@@ -157,11 +156,10 @@ func (m *Model) BoundAt(root string) (Binding, bool) {
 	return found.Binding, !found.unknown()
 }
 
-// takeBinding lets a call take effect on a root.
+// takeBinding applies the effect of a call to a root.
 func (m *Model) takeBinding(root string, effect func(b *binding, keep func() error) (syscall.Errno, error)) (code syscall.Errno, err error) {
 	err = m.bindings.update(key(root), func(b *binding, keep func() error) error {
-		// Assumption: a link is no root, and what is bound cannot be named once
-		// its root has gone.
+		// Assumption: a root cannot be a link, and no call can name a binding whose root is gone.
 		if code = checkDir(os.Lstat(filepath.Clean(root))); code != 0 {
 			return nil
 		}
@@ -172,13 +170,13 @@ func (m *Model) takeBinding(root string, effect func(b *binding, keep func() err
 	return code, err
 }
 
-// isBelow reports whether a path is one of a directory's inner ones, as a text.
+// isBelow reports whether path lies below dir. It compares them as text.
 func isBelow(path, dir string) bool {
 	return strings.HasPrefix(key(path), strings.TrimRight(key(dir), string(filepath.Separator))+string(filepath.Separator))
 }
 
-// checkDir returns the code for what is no directory, or 0.
-// Assumption: it is 3, and not 2, for what is absent.
+// checkDir returns a Windows code if the file is absent or is not a directory, and 0 otherwise.
+// Assumption: if the file is absent, the code is 3, and not 2.
 func checkDir(info os.FileInfo, err error) syscall.Errno {
 	switch {
 	case err != nil:
@@ -189,8 +187,7 @@ func checkDir(info os.FileInfo, err error) syscall.Errno {
 	return 0
 }
 
-// add keeps a new binding, and shows it. If the process is killed in between there is
-// none: see correct.
+// add keeps a new binding and then shows it. If the process is killed in between, correct drops the binding.
 func (b *binding) add(keep func() error) error {
 	if err := keep(); err != nil {
 		return err
@@ -199,7 +196,7 @@ func (b *binding) add(keep func() error) error {
 		return err
 	}
 	if err := show(b.Binding); err != nil {
-		err = fmt.Errorf("failed to show %s: %v: %w", b.Source, err, &Error{Bind, b.Root, errNotSupported})
+		err = fmt.Errorf("show %s: %v: %w", b.Source, err, &Error{Bind, b.Root, errNotSupported})
 		*b = binding{}
 		return errors.Join(err, keep())
 	}
@@ -218,28 +215,28 @@ func (b *binding) drop(keep func() error) error {
 	return keep()
 }
 
-// stream is the stream of a directory in which containerd keeps the source of a layer that is bound there. NTFS has
-// streams; here it is a file beside the directory, of which a link at the root of a binding leads to that of the
-// source: what is bound has the streams of the source, too.
+// stream is the name of the NTFS stream of a directory in which containerd keeps the source of a layer that is
+// bound there. The model uses a file beside the directory in place of the stream. A bound directory also has the
+// streams of its source: so the file beside the root is a link to the file beside the source.
 const stream = ":containerd.io-source"
 
 func linkStream(b Binding) error {
-	unlinkStream(b.Root) // of a binding that a process was killed while it removed
+	unlinkStream(b.Root) // a process may have been killed while it removed an earlier binding
 	return symlink(filepath.Clean(b.Source)+stream, filepath.Clean(b.Root)+stream)
 }
 
-func unlinkStream(root string) { _ = unlink(filepath.Clean(root) + stream) } // or there is none
+func unlinkStream(root string) { _ = unlink(filepath.Clean(root) + stream) } // fails if there is none
 
-// correct drops a binding that is not shown but was to be: a process was killed before
-// it was, or when it no longer was.
+// correct drops a binding that should be shown but is not. This happens if a process was killed before it showed
+// the binding, or after it had hidden it.
 func (b *binding) correct() {
 	if b.Shown && !shown(b.Root) {
 		*b = binding{}
 	}
 }
 
-// isVolumeName reports whether the path names a volume and not its root directory,
-// for which it takes a separator at the end.
+// isVolumeName reports whether the path names a volume, and not its root directory. The path of the root directory
+// has a separator at the end.
 func (m *Model) isVolumeName(path string) bool {
 	if runtime.GOOS == "windows" {
 		return strings.HasPrefix(path, `\\?\Volume{`) && strings.HasSuffix(path, "}")
@@ -247,10 +244,10 @@ func (m *Model) isVolumeName(path string) bool {
 	return m.volumes != "" && filepath.Dir(path) == filepath.Clean(m.volumes)
 }
 
-// otherName returns another path of a directory, which is longer than it has to be.
+// otherName returns another path of the same directory, one that is longer than necessary.
 func otherName(path string) string {
 	if strings.HasPrefix(path, `\\?\`) {
-		return path // it is taken literally
+		return path // Windows takes it literally, so ".." would not work
 	}
 	dir, separator := filepath.Dir(path), string(filepath.Separator)
 	return strings.Join([]string{dir, "..", filepath.Base(dir), filepath.Base(path)}, separator)

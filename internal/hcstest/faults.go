@@ -11,13 +11,12 @@ import (
 	"syscall"
 )
 
-// SetFaults plans what goes wrong in the calls to come, of all processes that
-// opened dir; it replaces what was planned. A line is the name of a call, what
-// happens, and in how many calls:
+// SetFaults plans which of the next calls go wrong, in all processes that have opened dir. It replaces the previous
+// plan. A line has the name of a call, what happens in it, and in how many calls it happens:
 //
 //	PrepareLayer 0x15 2            fails with that Windows code or HRESULT
 //	ActivateLayer kill-before 1    the process is killed before the effect
-//	ActivateLayer kill-after 1     … after it
+//	ActivateLayer kill-after 1     the process is killed after the effect
 func SetFaults(dir string, lines ...string) error {
 	for _, line := range lines {
 		if _, err := parseFault(line); err != nil {
@@ -28,17 +27,16 @@ func SetFaults(dir string, lines ...string) error {
 	return withLock(f.lockPath(), func(*os.File) error { return f.replace(lines) })
 }
 
-// faults is the plan in the file of that name in a directory.
+// faults is the plan, which is in the file faults in dir.
 type faults struct{ dir string }
 
 func (f faults) path() string { return filepath.Join(f.dir, "faults") }
 
-// lockPath returns the path of the file that is locked while someone reads or
-// changes the plan.
+// lockPath returns the path of the file that a process locks while it reads or changes the plan.
 func (f faults) lockPath() string { return f.path() + ".lock" }
 
-// replace makes the lines the plan, so that a kill leaves either it or the one
-// before. The caller holds the lock.
+// replace makes the lines the new plan. If the process is killed meanwhile, either the new plan or the previous one
+// remains. The caller must hold the lock.
 func (f faults) replace(lines []string) error {
 	temporary := f.path() + ".tmp"
 	if err := os.WriteFile(temporary, []byte(strings.Join(lines, "\n")), 0o666); err != nil {
@@ -68,10 +66,10 @@ func (f faults) after(call Call, _ string) error {
 	return err
 }
 
-// take finds the first planned fault of the call that matches, and plans it once
-// less. It returns the zero fault when there is none.
+// take returns the first planned fault of the call for which match returns true, and reduces its count by one. It
+// returns the zero fault if there is none.
 func (f faults) take(call Call, match func(fault) bool) (fault, error) {
-	// Nearly always nothing is planned: then the lock is not needed.
+	// Nothing is planned for nearly all calls. Then take does not need the lock.
 	if isEmpty(f.path()) {
 		return fault{}, nil
 	}
@@ -108,7 +106,7 @@ func (f faults) take(call Call, match func(fault) bool) (fault, error) {
 
 type fault struct {
 	call  Call
-	kind  string // "kill-before", "kill-after", or the code as text
+	kind  string // "kill-before", "kill-after", or the text of the code
 	code  syscall.Errno
 	count int
 }
@@ -138,8 +136,8 @@ func parseFault(line string) (fault, error) {
 	return f, nil
 }
 
-// killSelf ends the process as SIGKILL and TerminateProcess do: nothing deferred
-// runs. It does not return, or else with an error.
+// killSelf ends the process as SIGKILL and TerminateProcess do: no deferred function runs. If killSelf returns, it
+// returns an error.
 func killSelf() error {
 	self, err := os.FindProcess(os.Getpid())
 	if err == nil {

@@ -13,17 +13,16 @@ import (
 	"sync"
 )
 
-// files is a table that processes share: a file <hash><ext> in dir for each entry,
-// as JSON, or empty when it is unknown. Beside them are the journal, the personality
-// and the planned faults.
+// files is a table that processes share. Each entry has a file <hash><ext> in dir, which holds the entry as JSON. The
+// file is empty if the entry is unknown. The journal, the personality and the planned faults are in the same
+// directory.
 //
-// Each is locked while someone reads or changes it, and is changed in place: it is
-// never removed or replaced, as whoever waits for the lock would then get that of
-// a file which nobody else can see.
+// A process locks a file while it reads or changes it, and changes it in place. No process removes or replaces a
+// file: another process that is waiting for the lock would then get the lock of a file that nobody else can see.
 type files[T entry] struct{ dir, ext string }
 
 func (s files[T]) update(key string, f func(*T, func() error) error) error {
-	// The key is no file name, and may be longer than one.
+	// The key itself is not a valid file name, and may be too long for one.
 	return s.updateFile(fmt.Sprintf("%x%s", sha256.Sum256([]byte(key)), s.ext), f)
 }
 
@@ -64,8 +63,8 @@ func (s files[T]) each(f func(*T, func() error) error) error {
 	return nil
 }
 
-// file is a table that processes share in one file, since it is mostly read as a whole. It
-// is locked and changed as each of files is.
+// file is a table that processes share, in a single file: it is mostly read as a whole. Processes lock and change
+// the file as they do those of files.
 type file[T entry] struct{ path string }
 
 func (s file[T]) update(key string, f func(*T, func() error) error) error {
@@ -74,7 +73,8 @@ func (s file[T]) update(key string, f func(*T, func() error) error) error {
 
 func (s file[T]) each(f func(*T, func() error) error) error { return s.with(f, (*memory[T]).each) }
 
-// with calls do with the entries, and with f, which it makes keep them in the file.
+// with reads the entries from the file and calls do with them and with f. It wraps f so that keep also writes the
+// entries to the file.
 func (s file[T]) with(f func(*T, func() error) error, do func(*memory[T], func(*T, func() error) error) error) error {
 	return withLock(s.path, func(file *os.File) error {
 		entries := &memory[T]{known: map[string]T{}}
@@ -92,14 +92,12 @@ func (s file[T]) with(f func(*T, func() error) error, do func(*memory[T], func(*
 	})
 }
 
-// fileJournal is a journal that processes share: the file calls in dir, one call a
-// line.
+// fileJournal is a journal that processes share. It is the file calls in dir, which has a line for each call.
 type fileJournal struct{ dir string }
 
 func (s fileJournal) record(call string) error {
 	return s.withJournal(func(file *os.File) error {
-		// O_APPEND does not do: Wine looks for the end and then writes there, so
-		// that it needs the lock as well.
+		// O_APPEND would not be enough: Wine finds the end of the file and then writes there, in two steps.
 		if _, err := file.Seek(0, io.SeekEnd); err != nil {
 			return err
 		}
@@ -133,17 +131,17 @@ func splitLines(data []byte) []string {
 	return strings.Split(text, "\n")
 }
 
-// isEmpty reports whether the file is there and empty. A file that each call asks
-// for is made, if empty, as it costs more that it is not there: Wine then looks for
-// its name in the whole directory.
+// isEmpty reports whether the file exists and is empty. The callers create a file that each call looks at even if
+// they have nothing to write to it: looking for an absent file takes longer, since Wine then searches the whole
+// directory for the name.
 func isEmpty(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Size() == 0
 }
 
-// overwrite makes the JSON of a value the first one in a file, whose lock the
-// caller holds. That is one write, so that a kill leaves the old value or the new
-// one. What was longer keeps its end: a reader stops after the first value.
+// overwrite writes the JSON of a value to the beginning of a file. The caller must hold the lock of the file.
+// overwrite makes a single write, so that the file has the old value or the new one if the process is killed. If the
+// old value was longer, its end stays in the file; a reader stops after the first value.
 func overwrite(file *os.File, value any) error {
 	data, err := json.Marshal(value)
 	if err != nil {
@@ -153,9 +151,8 @@ func overwrite(file *os.File, value any) error {
 	return err
 }
 
-// withLock calls f with the file, which is made when needed, while this process
-// and no other, and this goroutine and no other, holds its lock. The system drops
-// the lock of a process that is killed.
+// withLock opens the file, or creates it, and calls f while it holds the lock of the file. The lock excludes other
+// processes and other goroutines. If the process is killed, the system releases the lock.
 func withLock(path string, f func(*os.File) error) error {
 	file, err := kept.take(path)
 	if err != nil {
@@ -168,12 +165,11 @@ func withLock(path string, f func(*os.File) error) error {
 	return f(file)
 }
 
-// KeepFiles makes this process keep the files of models open between calls, which
-// halves the time of a call under Wine. Their directories then have to stay until
-// the process ends, which also closes them.
+// KeepFiles makes this process keep the files of models open between calls, until the process ends. This halves the
+// time of a call under Wine. The directories of the models then have to exist until the process ends.
 func KeepFiles() { kept.keep(100) }
 
-// kept has the files that are open and not in use.
+// kept has the files that are open but not in use.
 var kept keeper
 
 type keeper struct {
@@ -183,15 +179,15 @@ type keeper struct {
 	files map[string][]*os.File // by path
 }
 
-// keep sets how many files are kept.
+// keep sets the largest number of files to keep open.
 func (k *keeper) keep(max int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.max = max
 }
 
-// take opens a file that nobody else has until it is put back: of two goroutines
-// that take the same path, each gets a file that locks the other out.
+// take returns an open file that nobody else has until the caller puts it back. If two goroutines take the same path,
+// each gets an open file of its own, so that the lock of one excludes the other.
 func (k *keeper) take(path string) (*os.File, error) {
 	file := k.find(path)
 	if file == nil {
@@ -216,12 +212,13 @@ func (k *keeper) find(path string) *os.File {
 	return files[len(files)-1]
 }
 
-// put unlocks a file that was taken, and keeps it or else closes it.
+// put unlocks a file that the caller has taken. It keeps the file open for later use if there is room, and closes it
+// otherwise.
 func (k *keeper) put(path string, file *os.File) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.count >= k.max || unlock(file) != nil {
-		file.Close() // and so unlock it
+		file.Close() // also unlocks it
 		return
 	}
 	if k.files == nil {

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// lock waits for the lock of the file. It belongs to the open file, so that two
-// goroutines that each opened it exclude one another too.
+// lock waits for the lock of the file and takes it. The lock belongs to the open file, so two goroutines that have
+// each opened the file exclude one another, too.
 func lock(file *os.File) error {
 	for {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX)

@@ -2,7 +2,7 @@ package hcstest
 
 import "sync"
 
-// memory is a table for one process.
+// memory is a table of one process.
 type memory[T entry] struct {
 	mu    sync.Mutex
 	known map[string]T

@@ -1,12 +1,11 @@
-// Package hcstest is a model of the five layer calls of the Windows Host
-// Compute Service (HCS) and of the three calls of the bind filter, for tests: of
-// one process on any system (New), of several processes, which may be killed at
-// any instant (Open), and as the simulated vmcompute.dll and bindfltapi.dll, which
-// are built on Open.
+// Package hcstest is a model of the five layer calls of the Windows Host Compute Service (HCS) and of the three calls
+// of the bind filter. It is for tests. New makes a model for the tests of one process, on any system. Open makes a
+// model that several processes share, each of which may be killed at any time. The simulated vmcompute.dll and
+// bindfltapi.dll use Open.
 //
-// Where hosts differ, or nobody knows, a Personality decides. Elsewhere the model
-// is strict: what real HCS tolerates or only sometimes refuses, it refuses always.
-// Where a rule is not documented, it is marked "Assumption:".
+// If hosts differ in an answer, or if the answer is not known, a Personality decides. Otherwise the model is strict:
+// it always refuses what real HCS tolerates or refuses only sometimes. Rules that are not documented are marked
+// "Assumption:".
 package hcstest
 
 import (
@@ -22,7 +21,7 @@ import (
 	"time"
 )
 
-// Call is the name of a call, as vmcompute.dll or bindfltapi.dll exports it.
+// Call is the name of a call: the name under which vmcompute.dll or bindfltapi.dll exports it.
 type Call string
 
 // The five calls of HCS.
@@ -52,26 +51,24 @@ const (
 	errDirectory        syscall.Errno = 0x10b
 )
 
-// What UnprepareLayer is reported to give for a layer that is not prepared.
+// Codes that UnprepareLayer is reported to return for a layer that is not prepared.
 const (
-	// NotActive is ERROR_DEV_NOT_EXIST, which UnprepareLayer gives for a layer
-	// that is not active (containerd 1.6, sys/filesys_windows.go; containerd pull
-	// request 5133).
+	// NotActive is ERROR_DEV_NOT_EXIST. UnprepareLayer returns it for a layer that is not active (containerd 1.6,
+	// sys/filesys_windows.go; containerd pull request 5133).
 	NotActive syscall.Errno = 0x37
-	// NotPrepared is ERROR_FLT_INSTANCE_NOT_FOUND, which UnprepareLayer gives for
-	// a layer that is active and not prepared (containerd pull request 5328).
+	// NotPrepared is ERROR_FLT_INSTANCE_NOT_FOUND. UnprepareLayer returns it for a layer that is active but not
+	// prepared (containerd pull request 5328).
 	NotPrepared syscall.Errno = 0x801f0015
 )
 
-// Error is what a refused call returns.
+// Error is the error of a call that the model refuses.
 type Error struct {
 	Call  Call
-	Layer string        // or the root of a binding, or the path whose bindings are asked for
+	Layer string        // or the root of a binding, or the path whose bindings the caller wants to list
 	Code  syscall.Errno // a Windows code, on every system
 }
 
-// Error does not use the text of Code, which is that of another error anywhere
-// but on Windows.
+// Error does not use the text of Code: on other systems the same number stands for another error.
 func (e *Error) Error() string {
 	return fmt.Sprintf("%s %s: Windows error 0x%x", e.Call, e.Layer, uintptr(e.Code))
 }
@@ -79,24 +76,24 @@ func (e *Error) Error() string {
 // Unwrap returns the Windows code.
 func (e *Error) Unwrap() error { return e.Code }
 
-// Model is one machine's HCS and bind filter. Its methods may be called from many
-// goroutines; its fields are set before the first call.
+// Model is the HCS and the bind filter of one machine. Its methods may be called from many goroutines. Set its
+// fields before the first call.
 type Model struct {
-	// Latency is how long every call takes. No lock is held meanwhile.
+	// Latency is the time that every call takes. The model holds no lock meanwhile.
 	Latency time.Duration
-	// Before is called before a call has any effect. An error of it is what the
-	// call returns, and nothing happened.
+	// Before is called before a call has any effect. If Before returns an error, the call returns that error and has
+	// no effect.
 	Before func(Call, string) error
-	// After is called once the effect of a call is in place. An error of it is
-	// what the call returns, and the effect holds.
+	// After is called once a call has had its effect. If After returns an error, the call returns that error, and
+	// its effect stays.
 	After func(Call, string) error
-	// Personality decides where hosts differ.
+	// Personality decides the answers in which hosts differ.
 	Personality Personality
-	// CheckParents makes PrepareLayer refuse a parent that is no directory.
+	// CheckParents makes PrepareLayer refuse a parent that is not a directory.
 	CheckParents bool
-	// Show makes Bind show the files to all Windows programs of a Wine prefix, and
-	// not only keep account. It fails with ERROR_NOT_SUPPORTED (0x32) unless this
-	// is one of them, on amd64, and Linux lets it mount.
+	// Show makes Bind show the files of the source to all Windows programs in a Wine prefix. If Show is not set, Bind
+	// only records the binding. With Show, Bind fails with ERROR_NOT_SUPPORTED (0x32) unless this program runs in
+	// that Wine prefix, on amd64, and Linux allows it to mount.
 	Show bool
 
 	layers   table[layer]
@@ -104,46 +101,46 @@ type Model struct {
 	bindings table[binding]
 	journal  journal
 	volumes  string
-	unites   bool // PrepareLayer shows what is in the parents: see unite
+	unites   bool // whether PrepareLayer copies the files of the parents into the volume: see unite
 }
 
 // layer is what HCS knows about a layer.
 type layer struct {
 	Path     string
-	Active   bool   // which only a writable layer is
-	Prepared bool   // which a read-only layer may be without being active
-	Volume   string // the name of the volume that is there, or ""
-	Late     int    // see Personality.VolumeLate: so many calls from now on
-	Lingers  int    // see Personality.VolumeLingers: so many calls from now on
+	Active   bool   // only a writable layer can be active
+	Prepared bool   // a read-only layer may be prepared without being active
+	Volume   string // the name of the volume that exists, or ""
+	Late     int    // for how many more calls the volume is late: see Personality.VolumeLate
+	Lingers  int    // for how many more calls the volume lingers: see Personality.VolumeLingers
 
-	// What stays when the layer is closed.
-	Names  int    // how many names its volumes have had that no other may get
+	// These fields keep their values when the layer is closed.
+	Names  int    // how many names its volumes have had that no other volume may get
 	United string // the parents whose files are in the volume
 }
 
 // open reports whether the layer is active or prepared.
 func (l layer) open() bool { return l.Active || l.Prepared }
 
-// unknown reports whether the layer is as one that was never open.
+// unknown reports whether the layer is in the state of one that was never open.
 func (l layer) unknown() bool { return l == layer{Path: l.Path} }
 
-// guids are the names of volumes that layers have given up; see Personality.GUIDReused.
+// guids has the names of volumes that layers no longer use; see Personality.GUIDReused.
 type guids struct{ Free []string }
 
 func (g guids) unknown() bool { return len(g.Free) == 0 }
 
-// entry is what is known about one thing, such as a layer.
+// entry is the state of one thing, such as a layer.
 type entry interface {
-	// unknown reports whether that is nothing.
+	// unknown reports whether nothing is known about the thing.
 	unknown() bool
 }
 
-// table holds what is known about all things of one kind, by their keys.
+// table holds the entries of all things of one kind, by their keys.
 type table[T entry] interface {
-	// update calls f with the entry, which nobody else can read or change
-	// meanwhile. What f makes of it counts once f calls keep.
+	// update calls f with the entry. Nobody else can read or change the entry meanwhile. The changes that f makes to
+	// the entry are stored when f calls keep.
 	update(key string, f func(e *T, keep func() error) error) error
-	// each does that with every entry that is not unknown.
+	// each does the same with every entry that is not unknown.
 	each(f func(e *T, keep func() error) error) error
 }
 
@@ -154,11 +151,12 @@ type journal interface {
 	forgetCalls() error
 }
 
-// New returns a model in memory. The volumes of its layers are directories in the
-// directory volumes, made when needed; with "" there are none. On Windows the
-// mount paths lead to them only when Wine has its DOS devices there: it takes
-// `\\?\Volume{GUID}` for the directory dosdevices/volume{guid} of its prefix.
-// Its personality is Likely.
+// New returns a model in memory. Its personality is Likely.
+//
+// The volumes of the model's layers are directories in the directory volumes. They are created when they are needed.
+// If volumes is "", there are none. On Windows the mount paths lead to these directories only if volumes is the
+// directory of the DOS devices of a Wine prefix: to Wine `\\?\Volume{GUID}` is the directory dosdevices/volume{guid}
+// of the prefix.
 func New(volumes string) *Model {
 	return &Model{
 		Personality: Likely,
@@ -170,13 +168,13 @@ func New(volumes string) *Model {
 	}
 }
 
-// Open returns the model whose state is in dir, which is made when needed. Every
-// process that opens dir shares the state, and killing one at any instant leaves
-// each call either done or not done. Before and After come preset to inject what
-// SetFaults planned, and the personality is the one that SetPersonality set. The
-// volumes are in dir as well, on Windows in the directory that the environment
-// variable HCS_SIM_VOLUMES names; see New. The volume of a prepared layer shows the
-// files of its parents.
+// Open returns the model whose state is in dir. If dir does not exist, Open creates it. All processes that open dir
+// share the state. If a process is killed at any time, each of its calls is either done or not done.
+//
+// Open sets Before and After so that they inject the faults that SetFaults has planned, and sets the personality to
+// the one that SetPersonality has set. The volumes are in dir as well; on Windows they are in the directory that the
+// environment variable HCS_SIM_VOLUMES names (see New). The volume of a prepared layer shows the files of its
+// parents.
 func Open(dir string) (*Model, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
@@ -203,8 +201,7 @@ func Open(dir string) (*Model, error) {
 	}, nil
 }
 
-// ActivateLayer attaches the scratch disk of a writable layer and brings up its
-// volume.
+// ActivateLayer attaches the scratch disk of a writable layer and brings up its volume.
 func (m *Model) ActivateLayer(path string) error {
 	return m.layerCall(Activate, path, "", func(l *layer, writable bool) (syscall.Errno, error) {
 		if !writable {
@@ -213,14 +210,14 @@ func (m *Model) ActivateLayer(path string) error {
 			return 0, nil
 		}
 		if l.Active {
-			// Seen in reports on containerd and moby: "The process cannot access
-			// the file because it is being used by another process. (0x20)".
+			// Reports on containerd and moby quote this code: "The process cannot access the file because it is
+			// being used by another process. (0x20)".
 			return errSharingViolation, nil
 		}
 		l.Active = true
 		l.Late, l.Lingers = m.Personality.VolumeLate, 0
 		if l.Volume != "" && !m.Personality.NewVolume {
-			return 0, nil // it lingers
+			return 0, nil // the volume of the last activation lingers: keep it
 		}
 		return 0, m.nameVolume(l)
 	})
@@ -233,16 +230,16 @@ func (m *Model) PrepareLayer(path string, parents []string) error {
 		if l.Prepared {
 			return m.Personality.PreparedTwice, nil
 		}
-		// hcsshim, doc of PrepareLayer: it finds "a mounted read-write layer", and
-		// requires "the paths to all parent layers".
-		// Assumption: without either it gives this code, and a read-only layer may
-		// be prepared.
+		// hcsshim, doc of PrepareLayer: it finds "a mounted read-write layer", and requires "the paths to all parent
+		// layers".
+		// Assumption: if the layer is not active, or there are no parents, it returns this code. A read-only layer
+		// may be prepared.
 		if writable && (!l.Active || len(parents) == 0) {
 			return errInvalidParameter, nil
 		}
 		for _, parent := range parents {
 			if m.CheckParents && !isDir(parent) {
-				return errPathNotFound, nil // Assumption: as for the layer itself.
+				return errPathNotFound, nil // Assumption: the code is the same as for the layer itself.
 			}
 		}
 		l.Prepared = true
@@ -253,8 +250,7 @@ func (m *Model) PrepareLayer(path string, parents []string) error {
 	})
 }
 
-// GetLayerMountPath returns where a layer is: the volume of a writable one, the
-// directory of a read-only one.
+// GetLayerMountPath returns the volume of a writable layer, or the directory of a read-only layer.
 func (m *Model) GetLayerMountPath(path string) (string, error) {
 	var result string
 	err := m.layerCall(MountPath, path, "", func(l *layer, writable bool) (syscall.Errno, error) {
@@ -270,8 +266,8 @@ func (m *Model) GetLayerMountPath(path string) (string, error) {
 		case writable:
 			result = m.openPath(*l)
 		default:
-			// hcsshim, doc of GetLayerMountPath: "otherwise it is expected to be
-			// the folder path at which the layer is stored".
+			// hcsshim, doc of GetLayerMountPath: "otherwise it is expected to be the folder path at which the
+			// layer is stored".
 			result = path
 		}
 		return 0, nil
@@ -297,9 +293,9 @@ func (m *Model) UnprepareLayer(path string) error {
 	})
 }
 
-// DeactivateLayer takes the volume down and detaches the scratch disk. Of what is not
-// active, or no layer, it makes nothing and succeeds: winc and containerd's
-// integration helpers fail at any error of it and call it in every state.
+// DeactivateLayer takes the volume down and detaches the scratch disk. If path is a layer that is not active, or is
+// not a layer, DeactivateLayer does nothing and succeeds: winc and containerd's integration helpers call it in every
+// state, and fail if it returns an error.
 func (m *Model) DeactivateLayer(path string) error {
 	return m.layerCall(Deactivate, path, "", func(l *layer, writable bool) (syscall.Errno, error) {
 		switch {
@@ -326,13 +322,13 @@ func (m *Model) DeactivateLayer(path string) error {
 	})
 }
 
-// layerCall makes one call about a layer. The effect returns a code, or 0.
+// layerCall makes one call for a layer. The function effect returns a Windows code, or 0.
 func (m *Model) layerCall(name Call, path, args string, effect func(l *layer, writable bool) (syscall.Errno, error)) error {
 	return m.call(name, path, args, func() (syscall.Errno, error) { return m.take(name, path, effect) })
 }
 
-// call makes one call. The journal has it from its beginning, so that one that
-// fails or kills the process is in it as well. The effect returns a code, or 0.
+// call makes one call. It writes the call to the journal first, so that the journal also has calls that fail or in
+// which the process is killed. The function effect returns a Windows code, or 0.
 func (m *Model) call(name Call, path, args string, effect func() (syscall.Errno, error)) error {
 	if err := m.journal.record(string(name) + " " + path + args); err != nil {
 		return err
@@ -356,10 +352,10 @@ func (m *Model) call(name Call, path, args string, effect func() (syscall.Errno,
 	return nil
 }
 
-// take lets a call take effect on a layer.
+// take applies the effect of a call to a layer.
 func (m *Model) take(name Call, path string, effect func(l *layer, writable bool) (syscall.Errno, error)) (code syscall.Errno, err error) {
-	// HCS splits the path into the directory of all layers and the layer's ID.
-	// With an empty ID it acts on the former.
+	// HCS splits the path into the directory of all layers and the layer's ID. If the ID is empty, HCS acts on the
+	// directory of all layers.
 	if path == "" || os.IsPathSeparator(path[len(path)-1]) {
 		return errInvalidParameter, nil
 	}
@@ -367,12 +363,12 @@ func (m *Model) take(name Call, path string, effect func(l *layer, writable bool
 		l.Path = filepath.Clean(path)
 		return m.change(l, keep, func() (err error) {
 			if !isDir(path) && !m.needsNoDirectory(name, *l) {
-				code = errPathNotFound // Assumption: and not 2, ERROR_FILE_NOT_FOUND.
+				code = errPathNotFound // Assumption: it is this code, and not 2, ERROR_FILE_NOT_FOUND.
 				return nil
 			}
 			lingers := l.Lingers
 			code, err = effect(l, m.isWritable(*l))
-			if lingers > 0 && l.Lingers == lingers { // and was not activated
+			if lingers > 0 && l.Lingers == lingers { // the call has not activated the layer
 				if l.Lingers--; l.Lingers == 0 {
 					l.Volume = ""
 				}
@@ -383,20 +379,19 @@ func (m *Model) take(name Call, path string, effect func(l *layer, writable bool
 	return code, err
 }
 
-// needsNoDirectory reports whether a call does its work for a layer whose directory is
-// not there.
+// needsNoDirectory reports whether a call works for a layer whose directory does not exist.
 func (m *Model) needsNoDirectory(name Call, l layer) bool {
 	switch name {
 	case Unprepare, Deactivate:
 		return !m.Personality.GoneRefused
 	case MountPath:
-		return l.Volume != "" // which does not depend on it
+		return l.Volume != "" // the volume does not depend on the directory
 	}
 	return false
 }
 
-// isWritable reports whether a layer is, or was opened as, a writable one; see
-// Personality.
+// isWritable reports whether a layer is writable. For an open layer it reports whether the layer was writable when it
+// was opened. See Personality.
 func (m *Model) isWritable(l layer) bool {
 	if l.open() || l.Volume != "" {
 		return l.Volume != ""
@@ -405,11 +400,12 @@ func (m *Model) isWritable(l layer) bool {
 	return err == nil && (m.Personality.AttachesKeptDisk || !isDir(filepath.Join(l.Path, "Files")))
 }
 
-// change lets f change a layer, and makes its volume come and go with it. Where
-// the volume does, it decides whether the change is done: a process that is killed
-// in here leaves either all as it was, or a layer that has no volume and, at most,
-// still says otherwise; whoever reads that next corrects it. A GUID is free only when
-// no layer says that it has it: a kill before that leaves one that nobody gets.
+// change calls f to change a layer, and creates or removes the layer's volume to match.
+//
+// If the volume comes or goes, the volume decides whether the change is done. If the process is killed in here,
+// either nothing has changed, or the volume is gone and the entry of the layer may still name it. In the second case
+// the next reader corrects the entry. change frees a GUID only after the entry of the layer has given it up: if the
+// process is killed in between, no layer gets the GUID any more.
 func (m *Model) change(l *layer, keep func() error, f func() error) error {
 	m.correct(l)
 	before := *l
@@ -435,7 +431,7 @@ func (m *Model) change(l *layer, keep func() error, f func() error) error {
 	return nil
 }
 
-// correct closes a layer whose volume is not there; see change.
+// correct closes a layer whose volume does not exist; see change.
 func (m *Model) correct(l *layer) {
 	if m.volumes == "" || l.Volume == "" {
 		return
@@ -448,7 +444,7 @@ func (m *Model) correct(l *layer) {
 // close makes HCS forget the layer.
 func (l *layer) close() { *l = layer{Path: l.Path, Names: l.Names, United: l.United} }
 
-// nameVolume gives the volume of a layer its name.
+// nameVolume sets the name of a layer's volume.
 func (m *Model) nameVolume(l *layer) error {
 	l.Volume = ""
 	if m.Personality.GUIDReused {
@@ -471,7 +467,7 @@ func (m *Model) nameVolume(l *layer) error {
 	return nil
 }
 
-// freeGUID lets the next layer have the name of a volume that is gone.
+// freeGUID makes the name of a volume that is gone available to the next layer.
 func (m *Model) freeGUID(volume string) error {
 	if !m.Personality.GUIDReused {
 		return nil
@@ -482,8 +478,8 @@ func (m *Model) freeGUID(volume string) error {
 	})
 }
 
-// Reboot makes HCS forget all layers, whose volumes go, and the bind filter all
-// bindings. What is on disk stays.
+// Reboot makes HCS forget all layers, and makes the bind filter forget all bindings. The volumes of the layers
+// disappear. All files on disk stay.
 func (m *Model) Reboot() error {
 	err := m.bindings.each(func(b *binding, keep func() error) error { return b.drop(keep) })
 	if err != nil {
@@ -494,7 +490,7 @@ func (m *Model) Reboot() error {
 	})
 }
 
-// attach makes the directory of a layer's volume appear, with what was in it.
+// attach makes the directory of a layer's volume appear, with its previous content.
 func (m *Model) attach(l layer) error {
 	if m.volumes == "" {
 		return nil
@@ -506,7 +502,7 @@ func (m *Model) attach(l layer) error {
 	return err
 }
 
-// detach makes it go.
+// detach makes the directory of a layer's volume disappear.
 func (m *Model) detach(l layer) error {
 	if m.volumes == "" {
 		return nil
@@ -514,8 +510,7 @@ func (m *Model) detach(l layer) error {
 	return os.Rename(m.volumeDir(l), m.detachedDir(l))
 }
 
-// OpenLayers returns the layers that are active or prepared, sorted. It panics
-// when it cannot read the state.
+// OpenLayers returns the layers that are active or prepared, sorted. It panics if it cannot read the state.
 func (m *Model) OpenLayers() []string {
 	var paths []string
 	err := m.layers.each(func(l *layer, _ func() error) error {
@@ -531,9 +526,9 @@ func (m *Model) OpenLayers() []string {
 	return paths
 }
 
-// Calls returns the journal of all calls since the beginning or ResetCalls, such
-// as `ActivateLayer C:\layers\2` and `PrepareLayer C:\layers\2 [C:\layers\1
-// C:\layers\0]`. It panics when it cannot read the state.
+// Calls returns the journal. It has all calls since the beginning or the last ResetCalls, such as
+// `ActivateLayer C:\layers\2` and `PrepareLayer C:\layers\2 [C:\layers\1 C:\layers\0]`. Calls panics if it cannot
+// read the state.
 func (m *Model) Calls() []string {
 	calls, err := m.journal.calls()
 	if err != nil {
@@ -542,14 +537,14 @@ func (m *Model) Calls() []string {
 	return calls
 }
 
-// ResetCalls empties the journal. It panics when it cannot.
+// ResetCalls empties the journal. It panics if it cannot.
 func (m *Model) ResetCalls() {
 	if err := m.journal.forgetCalls(); err != nil {
 		panic(err)
 	}
 }
 
-// openPath returns what is named for a writable layer that is open.
+// openPath returns the mount path of a writable layer that is open.
 func (m *Model) openPath(l layer) string {
 	switch m.Personality.OpenPath {
 	case OpenPathEmpty:
@@ -571,21 +566,20 @@ func (m *Model) openPath(l layer) string {
 func (m *Model) volumeDir(l layer) string {
 	name := l.Volume
 	if runtime.GOOS == "windows" {
-		name = strings.ToLower(name) // as Wine looks it up
+		name = strings.ToLower(name) // Wine looks it up in lower case
 	}
 	return filepath.Join(m.volumes, name)
 }
 
-// detachedDir returns the directory that holds what is in the volume while it is
-// not there. Nothing leads to it, and it is the same whatever the volume's name was.
+// detachedDir returns the directory that holds the content of the volume while the volume is detached. No mount path
+// leads to it. It does not depend on the name that the volume had.
 func (m *Model) detachedDir(l layer) string {
 	l.Volume = volumeName(l.Path, 0) + ".detached"
 	return m.volumeDir(l)
 }
 
-// volumeName returns the name of a layer's volume that has had n other ones which no
-// layer may get any more. The first one depends on the path alone, so that a test can
-// put files there beforehand.
+// volumeName returns the name of a layer's volume, if its volumes have already had n names that no layer may get any
+// more. If n is 0, the name depends on the path alone, so that a test can put files there before the layer is opened.
 func volumeName(path string, n int) string {
 	id := key(path)
 	if n > 0 {
@@ -595,7 +589,7 @@ func volumeName(path string, n int) string {
 	return fmt.Sprintf("Volume{%x-%x-%x-%x-%x}", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 }
 
-// key returns what is equal for all ways to write the path of a layer.
+// key returns the same text for all spellings of a layer's path.
 func key(path string) string {
 	path = filepath.Clean(path)
 	if runtime.GOOS == "windows" {

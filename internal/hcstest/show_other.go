@@ -14,5 +14,5 @@ func hide(string) error  { return errors.ErrUnsupported }
 func symlink(text, path string) error { return os.Symlink(text, path) }
 func unlink(path string) error        { return os.Remove(path) }
 
-// GiveAway gives a file to another user, as Windows lets nobody do. It needs Wine, and root.
+// GiveAway makes another user the owner of a file. Windows does not allow that, so GiveAway needs Wine, and root.
 func GiveAway(path string) error { return errors.ErrUnsupported }

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// unite lays what is in the directories Files of the parents, nearest first, into the volume
-// of a layer, which so shows what the union filter does. It makes copies, as what is written
-// in the volume must change no parent. What is there already hides what would come later.
-// The parents of a volume are laid into it once: what is removed from it stays removed, and
-// the next PrepareLayer costs nothing. A parent without the directory is passed over.
+// unite copies the Files directories of the parents, nearest first, into the volume of a layer. The volume then shows
+// what it would show with the union filter. unite makes copies because a write to the volume must not change a
+// parent. It does not replace files that exist in the volume already, so a file of a nearer parent hides those of
+// farther ones. It skips a parent that has no Files directory.
 //
-// A kill leaves a part of it, which the next PrepareLayer completes.
+// unite copies the parents into a volume only once. So a file that is removed from the volume stays removed, and the
+// next PrepareLayer takes no time. If the process is killed meanwhile, the next PrepareLayer copies the rest.
 func (m *Model) unite(l *layer, parents []string) error {
 	list := strings.Join(parents, "\n")
 	if m.volumes == "" || l.United == list {
@@ -34,8 +34,8 @@ func (m *Model) unite(l *layer, parents []string) error {
 	return nil
 }
 
-// addFiles copies what is in the directory from and not in the directory to, files and
-// directories. A file is at the path temporary until it is there as a whole.
+// addFiles copies the files and directories that are in the directory from, but not in the directory to. It writes
+// each file to the path temporary first, and renames it once the file is complete.
 func addFiles(to, from, temporary string) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {

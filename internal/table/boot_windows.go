@@ -12,22 +12,22 @@ import (
 
 const bootKey = `SOFTWARE\windows-layer-mounts`
 
-// Boot returns a random ID that is the same in all processes until Windows restarts. It is the class of a
-// volatile registry key, which Windows forgets when it shuts down. A key gets its class when it is created,
-// so the first process sets it for all. Only administrators can write below HKLM\SOFTWARE.
+// Boot returns a random ID that is the same in all processes until Windows restarts. The ID is the class of a
+// volatile registry key, which Windows discards when it shuts down. A key gets its class when it is created,
+// so the first process sets the ID for all others. Only administrators can write below HKLM\SOFTWARE.
 func Boot() (id string, err error) {
 	var random [16]byte
-	_, _ = rand.Read(random[:]) // which does not fail
+	_, _ = rand.Read(random[:]) // never fails
 	id, err = classOf(bootKey, hex.EncodeToString(random[:]))
-	return id, errors.Wrapf(err, `open HKLM\%s, which tells a restart of Windows`, bootKey)
+	return id, errors.Wrapf(err, `open HKLM\%s, the key that identifies this start of Windows`, bootKey)
 }
 
 var procRegCreateKeyExW = windows.NewLazySystemDLL("advapi32.dll").NewProc("RegCreateKeyExW")
 
-// classOf returns the class of a key below HKLM. If the key is absent, it makes a volatile one with the given
-// class.
+// classOf returns the class of a key below HKLM. If the key is absent, classOf creates a volatile key with the
+// given class.
 func classOf(path, class string) (string, error) {
-	const access = windows.KEY_READ | windows.KEY_WOW64_64KEY // the same key for 32-bit programs
+	const access = windows.KEY_READ | windows.KEY_WOW64_64KEY // 32-bit programs use the same key
 	const optionVolatile = 1
 	pathPtr, _ := windows.UTF16PtrFromString(path) // neither contains a NUL
 	classPtr, _ := windows.UTF16PtrFromString(class)

@@ -12,10 +12,11 @@ import (
 	"github.com/seed-941ae793/mount/internal/winfs"
 )
 
-// openLocks opens the directory of locks, which stands in for the file that Windows has.
+// openLocks opens the directory of the lock files. On Windows a single file takes its place.
 func openLocks(path string) (*os.File, error) { return winfs.OpenPrivateDir(path) }
 
-// lockFile locks a file of that name, which is never removed: a lock on a file that has gone excludes nobody.
+// lockFile locks the file of that name in the directory. The file is never removed: a lock on a removed file
+// excludes nobody.
 func lockFile(locks *os.File, name string) (unlock func(), err error) {
 	file, err := winfs.OpenPrivate(filepath.Join(locks.Name(), name), os.O_CREATE)
 	if err != nil {

@@ -2,9 +2,9 @@ package table
 
 import "sync"
 
-// keyLocks makes the goroutines of this process that want the same lock wait for each other, so that
-// one of them at a time waits for other processes: waiting for a file lock blocks a thread of the
-// system.
+// keyLocks has a lock for each name, for the goroutines of this process. A goroutine takes it before the file
+// lock, so that for each name only one goroutine at a time waits for other processes: waiting for a file lock
+// blocks an operating system thread.
 type keyLocks struct {
 	mu    sync.Mutex
 	locks map[string]*keyLock
@@ -12,7 +12,7 @@ type keyLocks struct {
 
 type keyLock struct {
 	sync.Mutex
-	users int // the goroutines that hold the lock or wait for it
+	users int // how many goroutines hold the lock or wait for it
 }
 
 func (k *keyLocks) lock(name string) (unlock func()) {

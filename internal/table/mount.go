@@ -11,17 +11,18 @@ import (
 	"github.com/seed-941ae793/mount/internal/winfs"
 )
 
-// Mount is the record of a mount with its file. Only the holder of the layer's lock may save or remove it.
+// Mount is the record of a mount, together with its file. Only the holder of the layer's lock may save or
+// remove it.
 type Mount struct {
 	Record
 	Name
 	table *Table
 	file  *os.File
-	size  int64 // of the whole lines in the file
+	size  int64 // size of the complete lines in the file
 }
 
-// Create makes the file of a new mount, with its first line. It is not flushed: the line matters only while
-// the layer may be open, which it is not after a power failure.
+// Create creates the file of a new mount and writes its first line. Create does not flush the file: the line
+// matters only while the layer may be open, and after a power failure no layer is open.
 func (t *Table) Create(layer, target Key, r Record) (*Mount, error) {
 	m := &Mount{Record: r, Name: Name{t.boot, layer, target}, table: t}
 	err := t.whileBusy(func() (err error) {
@@ -39,12 +40,13 @@ func (t *Table) Create(layer, target Key, r Record) (*Mount, error) {
 
 func (t *Table) path(n Name) string { return filepath.Join(t.mounts(), n.String()) }
 
-// Load returns the mount of that name. The error matches os.ErrNotExist if it has been unmounted meanwhile,
-// and ErrDamaged if its file is not what this package writes.
+// Load returns the mount of that name. The error matches os.ErrNotExist if the mount has been unmounted in the
+// meantime, and ErrDamaged if this package cannot have written the file.
 //
-// A file without a line was made by a process that was killed before it did anything else. One of an earlier
-// start of Windows, of which no line counts, has lost its content in a power failure, before its target was
-// touched. Such a mount is Closed and has no target: there is nothing to do but to remove its file.
+// A file may have no record for one of two reasons. If it has no complete line, the process that created it was
+// killed before it did anything else. If it is of an earlier start of Windows and none of its lines counts, a
+// power failure destroyed its content, before anything was done at the target. In both cases Load returns a
+// mount that is Closed and has no target: only its file is left to be removed.
 func (t *Table) Load(n Name) (*Mount, error) {
 	m := &Mount{Name: n, table: t}
 	err := t.whileBusy(func() (err error) {
@@ -80,9 +82,11 @@ func (m *Mount) damaged(err error) error {
 	return errors.WithStack(fmt.Errorf("mount table: %w %s: %w", ErrDamaged, m.table.path(m.Name), err))
 }
 
-// Save appends the record as it is now to its file, and flushes it if durable is set: something that outlives
-// a power failure, such as a link, depends on it. After a failure the table has the record as it was, unless
-// what was written cannot be cut off again, which is part of the error.
+// Save appends the record as it is now to its file. If durable is set, Save flushes the file. Set durable if
+// something that survives a power failure, such as a link, depends on the record.
+//
+// If Save fails, it cuts off what it has written, so that the table has the previous record. If that fails as
+// well, the error says so.
 func (m *Mount) Save(durable bool) error {
 	line := m.encode()
 	_, err := m.file.WriteAt(line, m.size)
@@ -90,7 +94,7 @@ func (m *Mount) Save(durable bool) error {
 		err = m.file.Sync()
 	}
 	if err != nil {
-		err = joinUndo(err, m.file.Truncate(m.size)) // or the line could count all the same
+		err = joinUndo(err, m.file.Truncate(m.size)) // otherwise the line might count
 		return errors.Wrapf(err, "mount table: record layer %s at %s", m.Source, m.Target)
 	}
 	m.size += int64(len(line))
@@ -106,10 +110,10 @@ func (m *Mount) Remove() error {
 	return nil
 }
 
-// Release closes the file. Its error is of no use: what had to be durable was flushed before.
+// Release closes the file. It ignores the error of that: what had to be durable has been flushed.
 func (m *Mount) Release() { _ = m.file.Close() }
 
-// Discard removes the file of that name, whatever it contains.
+// Discard removes the file of that name, whatever it contains. It returns nil if there is no such file.
 func (t *Table) Discard(n Name) error {
 	err := t.whileBusy(func() error { return os.Remove(t.path(n)) })
 	if errors.Is(err, os.ErrNotExist) {

@@ -4,11 +4,12 @@
 //	mounts/<boot>-<layer>-<target>   the record of a mount
 //	lock                             see LockLayer and LockTarget
 //
-// The name of a file says in which start of Windows the layer was mounted, which layer it is, and at which
-// target. A listing of the names is the index, so nothing can contradict the records.
+// The name of a file identifies the start of Windows in which the layer was mounted, the layer, and the target.
+// The directory listing is the index: there is no separate index that could contradict the records.
 //
-// A file is changed only under the lock of its layer. It is read without a lock to list mounts. Reading,
-// making and removing a file are retried while another program, such as a scanner, has it open.
+// A process changes a file only while it holds the lock of the layer. To list mounts it reads files without a
+// lock. If another program, such as a scanner, has a file open, the package retries opening, creating or
+// removing it.
 package table
 
 import (
@@ -37,17 +38,17 @@ type Table struct {
 	locks keyLocks
 
 	mu       sync.Mutex
-	held     []*os.File // its directories and locks, see hold
+	held     []*os.File // the directories of the table and the lock file, kept open: see hold
 	resolved string     // "" until Resolved
 }
 
-// New returns the table in dir, which is made when it is first needed. Boot is the ID of this start of
-// Windows (see Boot).
+// New returns the table in dir. The directory is created when it is first needed. The argument boot is the ID of
+// this start of Windows (see Boot).
 func New(dir, boot string, pause retry.Pause) *Table {
 	return &Table{dir: dir, boot: boot, pause: pause, locks: keyLocks{locks: map[string]*keyLock{}}}
 }
 
-// Resolved returns the directory of the table without links on the way.
+// Resolved returns the directory of the table, with the links in its path resolved.
 func (t *Table) Resolved() (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -61,7 +62,7 @@ func (t *Table) Resolved() (string, error) {
 	return t.resolved, nil
 }
 
-// Key stands for a path: all names of a file have the same key.
+// Key identifies a path: all names of a file have the same key.
 type Key string
 
 // KeyOf returns the key of a name.
@@ -70,24 +71,24 @@ func KeyOf(name winfs.Name) Key {
 	return Key(hex.EncodeToString(sum[:16]))
 }
 
-// OfNoLayer returns the key that stands in place of a layer's for a mount at target that has no layer.
+// OfNoLayer returns the key to use as LayerKey for a mount at target that has no layer.
 func (target Key) OfNoLayer() Key { return KeyOf(winfs.Name{Path: "no layer " + string(target)}) }
 
 // Name is the name of a mount's file.
 type Name struct {
 	boot string
-	// LayerKey and TargetKey stand for the layer's directory and the target.
+	// LayerKey identifies the layer's directory, and TargetKey the target.
 	LayerKey, TargetKey Key
 }
 
 func (n Name) String() string { return n.boot + "-" + string(n.LayerKey) + "-" + string(n.TargetKey) }
 
-// IsStale reports whether the layer was mounted before Windows was started. HCS forgets all layers, and the
-// bind filter all bindings, when Windows shuts down.
+// IsStale reports whether the layer was mounted before the last restart of Windows. When Windows shuts down, HCS
+// forgets all layers, and the bind filter forgets all bindings.
 func (t *Table) IsStale(n Name) bool { return n.boot != t.boot }
 
-// At returns the names of the mounts at a target. There is one, unless a power failure has brought back a file
-// that was removed.
+// At returns the names of the mounts at a target. A target has at most one mount. There may be more names if a
+// power failure has brought back a file that was removed.
 func (t *Table) At(target Key) ([]Name, error) { return t.match("*-" + string(target)) }
 
 // Of returns the names of the mounts of a layer.
@@ -98,7 +99,7 @@ func (t *Table) All() ([]Name, error) { return t.match("*") }
 
 func (t *Table) match(pattern string) ([]Name, error) {
 	if isThere, err := t.hold(false); err != nil || !isThere {
-		return nil, err // without a table nothing is mounted
+		return nil, err // if there is no table, nothing is mounted
 	}
 	var names []Name
 	err := t.whileBusy(func() error {
@@ -116,15 +117,17 @@ func (t *Table) match(pattern string) ([]Name, error) {
 
 func (t *Table) mounts() string { return filepath.Join(t.dir, "mounts") }
 
-// whileBusy runs try, which opens, makes or removes a file, and retries it while another program has the file
-// open. No context ends that: the pauses take less than half a second.
+// whileBusy calls try, which opens, creates or removes a file. It retries while another program has the file
+// open. No context can end the retries: the pauses take less than half a second in all.
 func (t *Table) whileBusy(try func() error) error {
 	return t.pause.Do(context.Background(), winfs.IsBusy, try)
 }
 
-// hold makes the table, if mayMake is set, or makes sure that the directory there can be trusted, and holds it
-// open, so that no other directory can take its place. A directory that an untrusted user made there in
-// advance, as everybody may in %ProgramData%, is moved aside.
+// hold opens the directory of the table and keeps it open, so that no other directory can take its place. It
+// reports whether the table exists. If there is no directory, hold creates it if mayMake is set.
+//
+// hold first makes sure that the directory can be trusted. Any user may create one in %ProgramData% before this
+// package does. If an untrusted user owns the directory, hold moves it aside and creates a new one.
 func (t *Table) hold(mayMake bool) (isThere bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -141,7 +144,7 @@ func (t *Table) hold(mayMake bool) (isThere bool, err error) {
 	err = t.whileBusy(try)
 	if errors.Is(err, winfs.ErrUntrusted) {
 		var moveErr error
-		if winfs.CheckOwner(t.dir) != nil { // or it is the table of somebody who is trusted, and may have live mounts
+		if winfs.CheckOwner(t.dir) != nil { // do not move the table of a trusted user: it may have live mounts
 			aside := fmt.Sprintf("%s.untrusted-%x", t.dir, time.Now().UnixNano())
 			moveErr = t.whileBusy(func() error { return winfs.MoveUntrusted(t.dir, aside) })
 		}
@@ -154,10 +157,10 @@ func (t *Table) hold(mayMake bool) (isThere bool, err error) {
 	return err == nil, errors.Wrap(err, "mount table")
 }
 
-// holdDir makes the directory of a table and what is in it, or makes sure that what is there can be trusted. It
-// opens them; the locks are the last.
+// holdDir opens the directory of a table and what is in it. It creates what is missing, and makes sure that what
+// exists can be trusted. The lock file is the last element of held.
 func holdDir(dir string) (held []*os.File, err error) {
-	if err := CheckDir(dir); err != nil { // before the access list is changed
+	if err := CheckDir(dir); err != nil { // before OpenPrivateDir changes the access list
 		return nil, err
 	}
 	var file *os.File
@@ -178,12 +181,13 @@ func holdDir(dir string) (held []*os.File, err error) {
 
 func release(held []*os.File) {
 	for _, file := range held {
-		_ = file.Close() // opened to be held, and not written to
+		_ = file.Close() // cannot lose data: nothing was written to the file
 	}
 }
 
-// CheckDir returns an error if dir is a directory that contains anything but a mount table, whose access list
-// must not be changed. A directory that an untrusted user owns is not checked: it is moved aside.
+// CheckDir returns an error if the directory dir contains anything that is not part of a mount table: then this
+// package must not change its access list. CheckDir returns nil if dir does not exist, or if an untrusted user
+// owns it, since such a directory is moved aside.
 func CheckDir(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) || winfs.CheckOwner(dir) != nil {
@@ -200,14 +204,14 @@ func CheckDir(dir string) error {
 	return nil
 }
 
-// LockTarget locks a target against other goroutines and processes. It keeps two Mounts from the same target.
-// Mount takes it before the lock of the layer; nobody holds two locks of a kind.
+// LockTarget locks a target against other goroutines and processes, so that only one Mount at a time uses it.
+// Mount takes this lock before the lock of the layer. Nobody holds two target locks or two layer locks.
 func (t *Table) LockTarget(target Key) (unlock func(), err error) {
 	return t.lock("t" + string(target))
 }
 
-// LockLayer locks a layer against other goroutines and processes. Its holder alone may change the records of
-// the layer and call HCS for it.
+// LockLayer locks a layer against other goroutines and processes. Only the holder of the lock may change the
+// records of the layer and call HCS for the layer.
 func (t *Table) LockLayer(layer Key) (unlock func(), err error) { return t.lock("l" + string(layer)) }
 
 func (t *Table) lock(name string) (unlock func(), err error) {
@@ -227,7 +231,8 @@ func (t *Table) lock(name string) (unlock func(), err error) {
 	return func() { unlockFile(); unlockHere() }, nil
 }
 
-// Close gives up the directory of the table. It is for tests: Windows removes no directory that is held.
+// Close closes the directory of the table. Only tests need it: Windows does not remove a directory that is
+// kept open.
 func (t *Table) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -235,7 +240,7 @@ func (t *Table) Close() {
 	t.held = nil
 }
 
-// joinUndo returns err, joined with the error of its undo if there is one.
+// joinUndo returns err. If undo is not nil, joinUndo joins it to err.
 func joinUndo(err, undo error) error {
 	if undo == nil {
 		return err

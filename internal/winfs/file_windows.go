@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// removeOpen removes an open file. With POSIX semantics its name is free at once, even while a scanner has it
-// open. Where Windows or the file system does not support them (before Windows 10 1607, or on FAT), the
-// name is free once everybody has closed the file.
+// removeOpen removes an open file. With POSIX semantics the name of the file is free at once, even while a
+// scanner has the file open. If Windows or the file system does not support them (before Windows 10 1607, or on
+// FAT), the name is free once everybody has closed the file.
 func removeOpen(file windows.Handle) error {
 	flags := uint32(windows.FILE_DISPOSITION_DELETE | windows.FILE_DISPOSITION_POSIX_SEMANTICS)
 	err := windows.SetFileInformationByHandle(file, windows.FileDispositionInfoEx, (*byte)(unsafe.Pointer(&flags)), uint32(unsafe.Sizeof(flags)))
@@ -30,7 +30,7 @@ func isDirectory(file windows.Handle) (bool, error) {
 	return info.attributes&(windows.FILE_ATTRIBUTE_DIRECTORY|windows.FILE_ATTRIBUTE_REPARSE_POINT) == windows.FILE_ATTRIBUTE_DIRECTORY, err
 }
 
-// checkDirectory returns ERROR_DIRECTORY for what is not a directory, or is a link to one.
+// checkDirectory returns ERROR_DIRECTORY if the open file is not a directory, or if it is a link to one.
 func checkDirectory(file windows.Handle) error {
 	isDir, err := isDirectory(file)
 	if err == nil && !isDir {
@@ -41,8 +41,9 @@ func checkDirectory(file windows.Handle) error {
 
 var procNtQueryInformationFile = windows.NewLazySystemDLL("ntdll.dll").NewProc("NtQueryInformationFile")
 
-// FileID returns what tells the file at path from all others on its volume. A link is not followed. The calls of
-// Windows that return it ask for the serial number of the volume as well, which takes longer than all the rest.
+// FileID returns an ID of the file at path that is unique on its volume. It does not follow a link. It calls
+// NtQueryInformationFile because the Windows calls that return the ID also query the serial number of the
+// volume, which takes longer than all the rest.
 func FileID(path string) (id string, err error) {
 	err = withFile("identify", path, windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(file windows.Handle) error {
 		const fileInternalInformation = 6
@@ -58,8 +59,8 @@ func FileID(path string) (id string, err error) {
 	return id, err
 }
 
-// VolumeOf returns the serial number of the volume that the file at path is on. A link is not followed. The number
-// is not unique: scratch disks are copies of one another.
+// VolumeOf returns the serial number of the volume that the file at path is on. It does not follow a link. The
+// number is not unique: scratch disks are copies of one another.
 func VolumeOf(path string) (serial uint64, err error) {
 	err = withFile("identify", path, windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(file windows.Handle) error {
 		var info windows.ByHandleFileInformation
@@ -70,8 +71,9 @@ func VolumeOf(path string) (serial uint64, err error) {
 	return serial, err
 }
 
-// longName returns the name of the file at path instead of its 8.3 name base, or base if there is no file.
-// The directory has that name: what is bound to path cannot change it.
+// longName returns the long name of the file at path. The argument base is the last element of path, which may be
+// an 8.3 name. If there is no such file, longName returns base. longName reads the name from the directory, so
+// that a binding at path does not change it.
 func longName(path, base string) string {
 	names, err := Match(filepath.Split(path))
 	if err != nil || len(names) == 0 {
@@ -80,8 +82,8 @@ func longName(path, base string) string {
 	return names[0]
 }
 
-// Match returns the names in a directory that match a pattern, in which * stands for any text. NTFS compares
-// the names, so that the others cost next to nothing.
+// Match returns the names in a directory that match a pattern. In the pattern, * stands for any text. NTFS
+// compares the names, so names that do not match cost next to nothing.
 func Match(dir, pattern string) ([]string, error) {
 	var names []string
 	err := withPath("list", filepath.Join(dir, pattern), func(path *uint16) error {
@@ -95,17 +97,17 @@ func Match(dir, pattern string) ([]string, error) {
 			_ = windows.FindClose(find)
 		}
 		if errors.Is(err, windows.ERROR_NO_MORE_FILES) || errors.Is(err, windows.ERROR_FILE_NOT_FOUND) {
-			return nil // the latter if no name matches
+			return nil // ERROR_FILE_NOT_FOUND means that no name matches
 		}
 		return err
 	})
 	return names, err
 }
 
-// IsBusy reports whether an error may come from another program, such as a scanner, that has a file open
-// for a moment. A removed file keeps its name until its last handle is closed, and until then access to
-// it is denied. So a caller without rights gets that error only after all attempts. The last code is that
-// of an access list that has grown while it was read.
+// IsBusy reports whether an error may be due to another program, such as a scanner, that has the file open for a
+// moment. A removed file keeps its name until its last handle is closed, and until then Windows denies access
+// to it. For this reason ERROR_ACCESS_DENIED counts as busy, and a caller without rights gets that error only
+// after all attempts. ERROR_INSUFFICIENT_BUFFER is returned if an access list has grown while it was read.
 func IsBusy(err error) bool {
 	return IsAny(err, windows.ERROR_SHARING_VIOLATION, windows.ERROR_ACCESS_DENIED, windows.ERROR_DELETE_PENDING, windows.ERROR_INSUFFICIENT_BUFFER)
 }
@@ -120,8 +122,8 @@ func createFile(path string, access, share uint32, sa *windows.SecurityAttribute
 	return handle, err
 }
 
-// withFile opens a file or directory that is there, lets others read, write and remove it meanwhile, and
-// calls do with it.
+// withFile opens an existing file or directory and calls do with it. Meanwhile others can read, write and remove
+// the file.
 func withFile(op, path string, access, flags uint32, do func(windows.Handle) error) error {
 	handle, err := createFile(path, access, shareAll, nil, windows.OPEN_EXISTING, flags|windows.FILE_FLAG_BACKUP_SEMANTICS)
 	if err != nil {
@@ -134,7 +136,7 @@ func withFile(op, path string, access, flags uint32, do func(windows.Handle) err
 	return nil
 }
 
-// withPath calls do with a path as Windows takes it.
+// withPath calls do with path as a UTF-16 string, which Windows expects.
 func withPath(op, path string, do func(*uint16) error) error {
 	ptr, err := windows.UTF16PtrFromString(path)
 	if err == nil {

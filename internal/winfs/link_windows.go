@@ -10,8 +10,8 @@ import (
 	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
-// Link makes a directory link with that text at path, which only Administrators and SYSTEM can change.
-// os.Symlink would make a file link if the volume is out of reach at this instant.
+// Link creates a directory symlink with that text at path. Only Administrators and SYSTEM can change the link.
+// Link does not use os.Symlink, which would create a file symlink if the volume cannot be reached at that moment.
 func Link(text, path string) error {
 	err := withPath("symlink", path, func(path *uint16) error {
 		return withPath("symlink", text, func(text *uint16) error {
@@ -29,12 +29,14 @@ func Link(text, path string) error {
 	return err
 }
 
-// linkAccess lets everybody read a link, programs in app containers included, and only Administrators
-// and SYSTEM change it. The access that a link would inherit may be wider: below %ProgramData% users
-// may write the attributes of directories that others made, which is all it takes to redirect a link
-// ([MS-FSA] 2.1.5.10.37). The access list does not decide who may follow the link: Windows
-// checks that of a junction, and not that of a symbolic link (bugs.python.org/msg349970). If it did
-// check, reading is allowed.
+// linkAccess lets everybody read a link, including programs in app containers, and lets only Administrators and
+// SYSTEM change it. Without linkAccess the link would inherit its access, which may be wider: below
+// %ProgramData% users may write the attributes of directories that others made, and that right is enough to
+// redirect a link ([MS-FSA] 2.1.5.10.37).
+//
+// The access list does not decide who may follow the link: Windows checks the access list of a junction, but not
+// that of a symbolic link (bugs.python.org/msg349970). If Windows did check it, everybody could still follow the
+// link, because everybody may read it.
 var linkAccess = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
 	const everybody, appContainers = "WD", "S-1-15-2-1"
 	return securityOf("D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FRFX;;;" + everybody + ")(A;;FRFX;;;" + appContainers + ")")
@@ -50,9 +52,11 @@ func protectLink(path, text string) error {
 	})
 }
 
-// ReadLink returns the text of a link as it is stored. Its error matches ErrNotLink if there is something
-// else, and os.ErrNotExist if there is nothing. What os.Readlink returns depends on the go directive of
-// the main module (GODEBUG winreadlinkvolume and winsymlink), and it fails if the volume is gone.
+// ReadLink returns the text of a link as it is stored. The error matches ErrNotLink if the file at path is not a
+// symbolic link, and os.ErrNotExist if there is no file.
+//
+// ReadLink does not use os.Readlink: its result depends on the go directive of the main module (GODEBUG
+// winreadlinkvolume and winsymlink), and it fails if the volume is gone.
 func ReadLink(path string) (text string, err error) {
 	err = withFile("read link", path, windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(link windows.Handle) (err error) {
 		text, err = textOf(link)
@@ -61,14 +65,14 @@ func ReadLink(path string) (text string, err error) {
 	return text, err
 }
 
-// RemoveLink removes the link at path if its text is text, and otherwise does nothing. NTFS flushes the
-// change of the directory because of FILE_FLAG_WRITE_THROUGH (documentation of CreateFile).
+// RemoveLink removes the link at path if its text is text, and otherwise does nothing. RemoveLink passes
+// FILE_FLAG_WRITE_THROUGH, so NTFS flushes the change of the directory (documentation of CreateFile).
 func RemoveLink(path, text string) error {
 	return withLink("remove link", path, text, windows.DELETE|windows.FILE_READ_ATTRIBUTES, windows.FILE_FLAG_WRITE_THROUGH, removeOpen)
 }
 
-// RemoveDir removes the directory at path if it is empty, and leaves anything else alone: RemoveDirectory
-// would also remove a link.
+// RemoveDir removes the directory at path. It returns an error if the directory is not empty, or if path is a
+// link or a file. RemoveDir does not call RemoveDirectory, which would also remove a link.
 func RemoveDir(path string) error {
 	const access = windows.DELETE | windows.FILE_READ_ATTRIBUTES
 	return withFile("remove directory", path, access, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(dir windows.Handle) error {

@@ -12,7 +12,7 @@ import (
 // finalName returns the name of a file that exists.
 func finalName(path string) (name Name, err error) {
 	err = withFile("resolve", path, windows.FILE_READ_ATTRIBUTES, 0, func(file windows.Handle) error {
-		var info uint32 // FILE_CASE_SENSITIVE_INFO, which Windows Server 2019 and later have, on NTFS
+		var info uint32 // FILE_CASE_SENSITIVE_INFO; only Windows Server 2019 and later have it, on NTFS
 		if windows.GetFileInformationByHandleEx(file, windows.FileCaseSensitiveInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info))) == nil {
 			name.CaseSensitive = info&1 != 0
 		}
@@ -24,8 +24,9 @@ func finalName(path string) (name Name, err error) {
 	return name, err
 }
 
-// pathOf returns the path of an open file: by its drive or share, or else the GUID of its volume, or else
-// its device. Its error does not match os.ErrNotExist, since the file is there.
+// pathOf returns the path of an open file. The path begins with a drive or share, if there is one; otherwise
+// with the GUID of the volume, and if there is none either, with the device. The error of pathOf does not match
+// os.ErrNotExist, since the file exists.
 func pathOf(file windows.Handle) (string, error) {
 	const volumeNameDOS, volumeNameGUID, volumeNameNT = 0, 1, 2
 	buf := make([]uint16, windows.MAX_PATH)
@@ -41,5 +42,5 @@ func pathOf(file windows.Handle) (string, error) {
 			return prefix + windows.UTF16ToString(buf), nil
 		}
 	}
-	return "", errors.Errorf("the system has no name for it: %v", err)
+	return "", errors.Errorf("Windows has no path for the file: %v", err)
 }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// private is the security of files of our own: Administrators own them, and only they and SYSTEM have access.
-// P keeps a file from inheriting more from the directory above.
+// private is the security descriptor of this package's own files. Administrators own the files, and only
+// Administrators and SYSTEM have access. P keeps a file from inheriting more access from its directory.
 var private = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
 	return securityOf("O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)")
 })
@@ -23,7 +23,8 @@ func securityOf(sddl string) (*windows.SecurityAttributes, error) {
 	return sa, errors.WithStack(err)
 }
 
-// MakePrivateDir makes a directory that only Administrators and SYSTEM can use, unless there is something at path.
+// MakePrivateDir creates a directory that only Administrators and SYSTEM can use. If there is something at path
+// already, MakePrivateDir does nothing and returns nil.
 func MakePrivateDir(path string) error {
 	sa, err := private()
 	if err == nil {
@@ -35,11 +36,13 @@ func MakePrivateDir(path string) error {
 	return err
 }
 
-// OpenPrivateDir opens the directory at path, or makes it so that only Administrators and SYSTEM can use it.
-// It gives a directory that inherits its access list that of one it makes: an administrator may have made it
-// by hand. While the directory is open nobody can rename or remove it, nor one above it ([MS-FSA]
-// 2.1.5.1.2.2): deletion is not shared. The error matches ErrUntrusted if the owner is not trusted, and it
-// is ERROR_DIRECTORY if path is a link or a file.
+// OpenPrivateDir opens the directory at path. If there is none, OpenPrivateDir creates one that only
+// Administrators and SYSTEM can use. If the directory inherits its access list, for example because an
+// administrator has created it by hand, OpenPrivateDir gives it the access list that a new directory gets.
+//
+// While the directory is open nobody can rename or remove it or a directory above it ([MS-FSA] 2.1.5.1.2.2),
+// because OpenPrivateDir does not share deletion. The error matches ErrUntrusted if the owner is not trusted,
+// and ERROR_DIRECTORY if path is a link or a file.
 func OpenPrivateDir(path string) (*os.File, error) {
 	if err := MakePrivateDir(path); err != nil {
 		return nil, err
@@ -68,7 +71,8 @@ func OpenPrivateDir(path string) (*os.File, error) {
 	return dir, nil
 }
 
-// protect gives a directory the access list of private, unless its own is protected.
+// protect gives a directory the access list of private. If the access list of the directory is protected against
+// inheritance, protect leaves it unchanged.
 func protect(dir *os.File) error {
 	handle := windows.Handle(dir.Fd())
 	sd, err := windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
@@ -86,13 +90,14 @@ func protect(dir *os.File) error {
 }
 
 func setAccess(file windows.Handle, sa *windows.SecurityAttributes) error {
-	// SetSecurityInfo would also change what is in a directory, and perhaps follow a link there.
+	// SetSecurityInfo would also change the files in a directory, and might follow a link there.
 	const what = windows.DACL_SECURITY_INFORMATION | windows.PROTECTED_DACL_SECURITY_INFORMATION
 	return errors.WithStack(windows.SetKernelObjectSecurity(file, what, sa.SecurityDescriptor))
 }
 
-// OpenPrivate opens a file of our own, or makes it if flag has os.O_CREATE; with os.O_EXCL it must be absent.
-// A link is opened itself. The error matches ErrUntrusted if the owner is not trusted.
+// OpenPrivate opens a file that this package has created. If the file is absent and flag has os.O_CREATE,
+// OpenPrivate creates it. If flag has os.O_EXCL as well, the file must be absent. OpenPrivate opens a link itself
+// and does not follow it. The error matches ErrUntrusted if the owner is not trusted.
 func OpenPrivate(path string, flag int) (*os.File, error) {
 	disposition := uint32(windows.OPEN_EXISTING)
 	switch flag & (os.O_CREATE | os.O_EXCL) {
@@ -120,7 +125,8 @@ func OpenPrivate(path string, flag int) (*os.File, error) {
 	return file, nil
 }
 
-// RemoveOpen removes a file that OpenPrivate has opened, and closes it.
+// RemoveOpen removes a file that OpenPrivate has opened, and closes it. If it returns an error of the removal,
+// the file is still open.
 func RemoveOpen(file *os.File) error {
 	err := removeOpen(windows.Handle(file.Fd()))
 	if err != nil {
@@ -129,9 +135,12 @@ func RemoveOpen(file *os.File) error {
 	return file.Close()
 }
 
-// MoveUntrusted renames the directory at from to to, unless its owner is trusted: then the error matches
-// os.ErrExist. What it has checked is what it renames: nobody else can rename the directory while it is open
-// and deletion is not shared. A mount table that a process uses cannot be opened so.
+// MoveUntrusted renames the directory at from to to. If the owner of the directory is trusted, MoveUntrusted does
+// nothing and returns an error that matches os.ErrExist.
+//
+// MoveUntrusted renames the very directory that it has checked: it keeps the directory open without sharing
+// deletion, so nobody else can rename it in between. If a process uses the directory as its mount table,
+// MoveUntrusted cannot open it.
 func MoveUntrusted(from, to string) error {
 	handle, err := createFile(from, windows.DELETE, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE, nil, windows.OPEN_EXISTING,
 		windows.FILE_FLAG_BACKUP_SEMANTICS|windows.FILE_FLAG_OPEN_REPARSE_POINT)
@@ -163,11 +172,12 @@ func MoveUntrusted(from, to string) error {
 	return nil
 }
 
-// CheckOwner returns an error that matches ErrUntrusted unless path is a directory whose owner is trusted, also
-// if it cannot be opened. An untrusted owner can keep everybody else from reading even who that is.
+// CheckOwner returns nil if path is a directory whose owner is trusted. Otherwise it returns an error that matches
+// ErrUntrusted. It also does so if it cannot read who the owner is: an untrusted owner can keep everybody else
+// from reading that.
 func CheckOwner(path string) error {
-	if info, err := os.Lstat(path); err == nil && info.IsDir() { // of a link, the next call would look at what it leads to
-		// CreateFile would ask for more rights than an owner always has.
+	if info, err := os.Lstat(path); err == nil && info.IsDir() { // not for a link: the next call would follow it
+		// Do not open the directory: CreateFile asks for more rights than an owner always has.
 		sd, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
 		if err == nil && checkOwnerOf(sd, path) == nil {
 			return nil

@@ -7,9 +7,9 @@ import (
 	"github.com/pkg/errors"
 )
 
-// decodeSymlink returns the text of a symbolic link from its reparse point, a REPARSE_DATA_BUFFER
-// ([MS-FSCC] 2.1.2.4), little-endian: tag (4 bytes), length (2), reserved (2), offset and length of
-// the substitute name (2 each), of the print name (2 each), flags (4), and the names.
+// decodeSymlink returns the text of a symbolic link from its reparse point, a REPARSE_DATA_BUFFER ([MS-FSCC]
+// 2.1.2.4). The buffer is little-endian: tag (4 bytes), length (2), reserved (2), offset and length of the
+// substitute name (2 each), offset and length of the print name (2 each), flags (4), and the names.
 func decodeSymlink(data []byte) (string, error) {
 	const tagSymlink, header = 0xa000000c, 20
 	if len(data) < header {

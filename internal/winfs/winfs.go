@@ -1,8 +1,9 @@
-// Package winfs has the file calls that package os lacks: links by their text, removal of what was looked at
-// and nothing else, files of one's own, and the names that files have.
+// Package winfs has the file calls that package os lacks. It reads and writes the text of a link, removes a file
+// only if it is the one that the caller has looked at, creates files that only administrators can use, and finds
+// the name that the file system has for a file.
 //
-// The files that end in _unix.go stand in for those that end in _windows.go, so that what is built on this
-// package can be tested on every system.
+// On other systems the files that end in _unix.go take the place of those that end in _windows.go, so that the
+// packages that use winfs can be tested on every system.
 package winfs
 
 import (
@@ -13,15 +14,15 @@ import (
 	"github.com/pkg/errors"
 )
 
-// ErrUntrusted is returned, wrapped, for a file or directory whose owner is not trusted. Administrators,
-// SYSTEM and the user of this process are.
+// ErrUntrusted is returned, wrapped, for a file or directory whose owner is not trusted. The trusted owners are
+// Administrators, SYSTEM and the user of this process.
 var ErrUntrusted = errors.WithMessage(os.ErrPermission, "not trusted")
 
-// ErrNotLink is returned, wrapped, by ReadLink for anything but a symbolic link.
+// ErrNotLink is returned, wrapped, by ReadLink if the file is not a symbolic link.
 var ErrNotLink = errors.New("not a symbolic link")
 
-// NotExist reports whether an error of a file call says that the file is not there, or that the volume or
-// share it is on is not.
+// NotExist reports whether an error of a file call says that the file does not exist, or that its volume or
+// share does not exist.
 func NotExist(err error) bool {
 	// ERROR_DEV_NOT_EXIST, ERROR_BAD_NET_NAME, ERROR_NO_SUCH_DEVICE, ERROR_DEVICE_NOT_CONNECTED and
 	// ERROR_DEVICE_REMOVED

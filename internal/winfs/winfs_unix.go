@@ -13,10 +13,10 @@ import (
 	"github.com/pkg/errors"
 )
 
-// Link makes a link with that text at path.
+// Link creates a symbolic link with that text at path.
 func Link(text, path string) error { return os.Symlink(text, path) }
 
-// ReadLink returns the text of a link. Its error matches ErrNotLink if there is something else.
+// ReadLink returns the text of a link. The error matches ErrNotLink if the file at path is not a symbolic link.
 func ReadLink(path string) (string, error) {
 	text, err := os.Readlink(path)
 	if errors.Is(err, syscall.EINVAL) {
@@ -25,8 +25,8 @@ func ReadLink(path string) (string, error) {
 	return text, err
 }
 
-// RemoveLink removes the link at path if its text is text, and otherwise does nothing. It flushes the change of the
-// directory.
+// RemoveLink removes the link at path if its text is text, and otherwise does nothing. It flushes the change of
+// the directory.
 func RemoveLink(path, text string) error {
 	now, err := ReadLink(path)
 	if errors.Is(err, ErrNotLink) || errors.Is(err, os.ErrNotExist) {
@@ -46,7 +46,7 @@ func RemoveLink(path, text string) error {
 	return dir.Sync()
 }
 
-// RemoveDir removes the directory at path if it is empty.
+// RemoveDir removes the directory at path. It returns an error if the directory is not empty.
 func RemoveDir(path string) error {
 	if err := syscall.Rmdir(path); err != nil {
 		return &os.PathError{Op: "remove directory", Path: path, Err: err}
@@ -54,13 +54,13 @@ func RemoveDir(path string) error {
 	return nil
 }
 
-// FileID returns what tells the file at path from all others on its volume. A link is not followed.
+// FileID returns an ID of the file at path that is unique on its volume. It does not follow a link.
 func FileID(path string) (string, error) {
 	stat, err := lstat(path)
 	return strconv.FormatUint(stat.Ino, 16), err
 }
 
-// VolumeOf returns the device that the file at path is on. A link is not followed.
+// VolumeOf returns the number of the device that the file at path is on. It does not follow a link.
 func VolumeOf(path string) (uint64, error) {
 	stat, err := lstat(path)
 	return uint64(stat.Dev), err
@@ -84,8 +84,9 @@ func finalName(path string) (Name, error) {
 
 func longName(_, base string) string { return base }
 
-// Match returns the names in a directory that match a pattern, in which * stands for any text. The pattern begins
-// with one, and may end with one: path.Match would take most of the time of a mount if there are many.
+// Match returns the names in a directory that match a pattern. In the pattern, * stands for any text. The pattern
+// begins with *, and may also end with *. Match does not use path.Match, which would take most of the time of a
+// mount if there are many names.
 func Match(dir, pattern string) ([]string, error) {
 	file, err := os.Open(dir)
 	if err != nil {
@@ -100,10 +101,10 @@ func Match(dir, pattern string) ([]string, error) {
 	return slices.DeleteFunc(names, func(name string) bool { return !matches(name, strings.Trim(pattern, "*")) }), err
 }
 
-// IsBusy reports whether an error may come from another program that has a file open for a moment.
+// IsBusy reports whether an error may be due to another program that has the file open for a moment.
 func IsBusy(err error) bool { return errors.Is(err, syscall.EBUSY) }
 
-// MakePrivateDir makes a directory, unless there is something at path.
+// MakePrivateDir creates a directory. If there is something at path already, it does nothing and returns nil.
 func MakePrivateDir(path string) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
@@ -111,7 +112,7 @@ func MakePrivateDir(path string) error {
 	return nil
 }
 
-// OpenPrivateDir opens the directory at path, or makes it.
+// OpenPrivateDir opens the directory at path. If there is none, OpenPrivateDir creates it.
 func OpenPrivateDir(path string) (*os.File, error) {
 	if err := MakePrivateDir(path); err != nil {
 		return nil, err
@@ -119,7 +120,8 @@ func OpenPrivateDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 }
 
-// OpenPrivate opens a file of our own, or makes it if flag has os.O_CREATE.
+// OpenPrivate opens a file that this package has created. If the file is absent and flag has os.O_CREATE,
+// OpenPrivate creates it.
 func OpenPrivate(path string, flag int) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|flag, 0o600)
 }
@@ -135,5 +137,5 @@ func RemoveOpen(file *os.File) error {
 // MoveUntrusted renames the directory at from to to.
 func MoveUntrusted(from, to string) error { return os.Rename(from, to) }
 
-// CheckOwner returns nil: here every owner is trusted.
+// CheckOwner returns nil: on these systems every owner counts as trusted.
 func CheckOwner(string) error { return nil }

@@ -12,12 +12,11 @@ import (
 	"github.com/pkg/errors"
 )
 
-// Max is the length of the longest path that Windows takes, in UTF-16 units with the terminating NUL: a
-// UNICODE_STRING counts its bytes in 16 bits.
+// Max is the length of the longest path that Windows accepts, in UTF-16 units with the terminating NUL. The
+// limit exists because a UNICODE_STRING counts its bytes in 16 bits.
 const Max = 32767
 
-// Check returns an error if path is not absolute, or if Windows would act on another file than the one that
-// path names.
+// Check returns an error if path is not absolute, or if Windows would act on a different file than path names.
 func Check(path string) error {
 	if err := CheckText(path); err != nil {
 		return err
@@ -45,7 +44,7 @@ func CheckText(path string) error {
 
 func checkElements(path string) error {
 	if filepath.Separator != '\\' && Volume(path) == "" {
-		return nil // a path of this system, which reads names as they are
+		return nil // a path of this system, which takes names literally
 	}
 	for _, element := range Elements(path) {
 		if err := CheckElement(element); err != nil {
@@ -55,9 +54,9 @@ func checkElements(path string) error {
 	return nil
 }
 
-// CheckElement returns an error if Windows reads a name as something else: a stream of a file (a:b), a
-// wildcard, a device, which is in every directory (CON, nul.txt), or a name without the dots or spaces
-// at its end.
+// CheckElement returns an error if Windows does not take a name literally. Examples are a stream of a file (a:b),
+// a wildcard, and a device, which exists in every directory (CON, nul.txt). Windows also drops dots and spaces at
+// the end of a name.
 func CheckElement(element string) error {
 	if element == "" || element == "." || element == ".." {
 		return nil
@@ -77,8 +76,8 @@ func CheckElement(element string) error {
 	return nil
 }
 
-// isDevice reports whether Windows reserves name in every directory, with or without an extension. Windows
-// 11 allows some of these names with an extension; refusing them everywhere is safe.
+// isDevice reports whether Windows reserves name in every directory, with or without an extension. Windows 11
+// allows some of these names with an extension, but it is safe to reject them everywhere.
 // https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 func isDevice(name string) bool {
 	if dot := strings.IndexByte(name, '.'); dot >= 0 {
@@ -93,7 +92,7 @@ func isDevice(name string) bool {
 	return port && utf8.RuneCountInString(name) == 4 && strings.ContainsAny(name[3:], "0123456789¹²³")
 }
 
-// CheckLayer is Check for the directory of a layer, which must also have an ID.
+// CheckLayer is like Check, but for the directory of a layer: it also calls CheckID.
 func CheckLayer(dir string) error {
 	if err := Check(dir); err != nil {
 		return err
@@ -101,9 +100,9 @@ func CheckLayer(dir string) error {
 	return CheckID(dir)
 }
 
-// CheckID returns an error if path has no layer ID. HCS takes the last element of a path as the ID and the
-// rest as the directory of all layers: without an ID it would act on that directory. hcsshim makes the ID of
-// a parent in the same way (internal/wclayer, LayerID).
+// CheckID returns an error if path has no layer ID. HCS takes the last element of a path as the ID and the rest
+// as the directory of all layers. If there is no ID, HCS would act on the directory of all layers. hcsshim
+// derives the ID of a parent in the same way (internal/wclayer, LayerID).
 func CheckID(path string) error {
 	if IsRoot(path) {
 		return errors.Errorf("%q is the root of a volume", path)
@@ -115,9 +114,9 @@ func CheckID(path string) error {
 	return nil
 }
 
-// Abs returns path, made absolute and clean, or an error for which Check has a reason.
+// Abs returns path as a clean absolute path. It returns an error if Check rejects that path.
 func Abs(path string) (string, error) {
-	// The elements are checked first: on Windows filepath.Abs drops dots and spaces at the end of a name.
+	// Check the elements first: on Windows filepath.Abs drops dots and spaces at the end of a name.
 	err := CheckText(path)
 	if err == nil {
 		err = checkElements(path)
@@ -140,13 +139,13 @@ func IsAbs(path string) bool {
 	return volume != ""
 }
 
-// isAbs reports whether path is absolute on Windows or, in tests elsewhere, on that system.
+// isAbs reports whether path is absolute on Windows or on this system. Tests on other systems need the latter.
 func isAbs(path string) bool {
 	return IsAbs(path) || filepath.Separator == '/' && strings.HasPrefix(path, "/")
 }
 
-// Volume returns the part of path that names a volume: `C:`, `\\server\share`, or what follows `\\?\` up
-// to a volume or share. It returns "" for the device namespace `\\.\`, which is not for files.
+// Volume returns the part of path that names a volume: `C:`, `\\server\share`, or `\\?\` with the volume or
+// share that follows it. It returns "" for the device namespace `\\.\`, which is not for files.
 func Volume(path string) string {
 	if hasDrive(path) {
 		return path[:2]
@@ -170,7 +169,8 @@ func Volume(path string) string {
 	return path[:end]
 }
 
-// shareEnd returns where `server\share`, which begins at start, ends, or 0 if one of the two is missing.
+// shareEnd returns the end of the text `server\share` that begins at start. It returns 0 if the server or the
+// share is missing.
 func shareEnd(path string, start int) int {
 	server := elementEnd(path, start)
 	if server == start || server == len(path) {
@@ -203,8 +203,8 @@ func IsRoot(path string) bool {
 	return rest == "" || len(rest) == 1 && isSeparator(rest[0])
 }
 
-// Elements returns the elements of path after its volume. The root of a volume has none. A separator at the
-// end makes an empty last element.
+// Elements returns the elements of path after its volume. It returns none for the root of a volume. If path ends
+// with a separator, the last element is empty.
 func Elements(path string) []string {
 	if IsRoot(path) {
 		return nil
@@ -216,11 +216,12 @@ func Elements(path string) []string {
 	return strings.Split(strings.ReplaceAll(rest, `\`, `/`), "/")
 }
 
-// Last returns what follows the last separator of path.
+// Last returns the text after the last separator of path.
 func Last(path string) string { return path[strings.LastIndexAny(path, `\/`)+1:] }
 
-// Fold returns the same text for all paths that Windows takes for equal. It compares units of UTF-16 in
-// upper case: the Kelvin sign is a letter of its own, and above U+FFFF there is no case.
+// Fold returns the same text for all paths that Windows considers equal. Windows converts UTF-16 units to upper
+// case before it compares them. So the Kelvin sign is a letter of its own, and characters above U+FFFF have no
+// case.
 func Fold(path string) string {
 	return strings.Map(func(r rune) rune {
 		if lower := unicode.ToLower(r); r <= 0xffff && unicode.ToUpper(lower) == r {
@@ -242,8 +243,8 @@ func Verbatim(path string) string {
 	}
 }
 
-// Plain returns a path on a drive without `\\?\` before it, as most programs write it. A path that is too
-// long for them keeps it.
+// Plain removes the prefix `\\?\` from a path on a drive, since most programs write such a path without it. If the
+// path is too long for those programs, Plain returns it unchanged.
 func Plain(path string) string {
 	const maxPlain = 260 // MAX_PATH
 	if bare, is := strings.CutPrefix(path, `\\?\`); is && len(bare) < maxPlain && hasDrive(bare) {
@@ -252,8 +253,9 @@ func Plain(path string) string {
 	return path
 }
 
-// Comparable returns the same text for all spellings of a path that leads through no link. Windows stores the
-// link texts `C:\x` and `\\?\C:\x` as `\??\C:\x`, and `\\server\share` as `\??\UNC\server\share`.
+// Comparable returns the same text for all spellings of a path, if the path contains no links. The spellings
+// include link texts as Windows stores them: it stores `C:\x` and `\\?\C:\x` as `\??\C:\x`, and `\\server\share`
+// as `\??\UNC\server\share`.
 func Comparable(path string) string {
 	path = strings.TrimPrefix(strings.TrimPrefix(path, `\??\`), `\\?\`)
 	if len(path) > 4 && strings.EqualFold(path[:4], `UNC\`) {
@@ -266,10 +268,10 @@ func Comparable(path string) string {
 	return path
 }
 
-// Equal reports whether two paths lead to the same place if neither leads through a link.
+// Equal reports whether two paths name the same file. It assumes that neither path contains links.
 func Equal(a, b string) bool { return Comparable(a) == Comparable(b) }
 
-// Contains reports whether path is dir or lies below it, if neither leads through a link.
+// Contains reports whether path is dir or lies below it. It assumes that neither path contains links.
 func Contains(dir, path string) bool {
 	dir, path = Comparable(dir), Comparable(path)
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, separator)+separator)

@@ -1,16 +1,15 @@
 //go:build windows
 
-// Command bindfltapi is a simulation of bindfltapi.dll, the library that go-winio
-// reaches the Windows bind filter through: the calls of the model in
-// internal/hcstest whose state is in the directory that the environment variable
-// HCS_SIM_DIR names. It is for Wine, which has no such filter; scripts/wine builds
+// Command bindfltapi is a simulation of bindfltapi.dll, the library through which go-winio calls the Windows bind
+// filter. It passes the calls to the model in internal/hcstest. The environment variable HCS_SIM_DIR names the
+// directory with the state of the model. The simulation is for Wine, which has no bind filter; scripts/wine builds
 // and installs it.
 //
-// It only keeps account of the mappings, unless HCS_SIM_SHOW is 1 when one is made:
-// then all programs see the files of the source at the root. That takes root.
+// It only records the mappings. But if the environment variable HCS_SIM_SHOW is 1 when a mapping is made, all
+// programs see the files of the source at the root of the mapping. That takes the rights of the user root.
 //
-// The signatures are those of go-winio's pkg/bindfilter. An argument that it never
-// passes is refused, with a line on standard error.
+// The functions have the signatures of go-winio's pkg/bindfilter. If a function gets an argument that go-winio never
+// passes, it returns an error and writes a line to standard error.
 package main
 
 // #include <windows.h>
@@ -67,8 +66,7 @@ func BfRemoveMapping(job C.HANDLE, root C.LPCWSTR) C.HRESULT {
 	return call(func(m *hcstest.Model) error { return m.Unbind(rootPath(text(root))) })
 }
 
-// BfGetMappings stores the mappings whose roots are on the volume of path, and how
-// many bytes they take.
+// BfGetMappings stores the mappings whose roots are on the volume of path in buffer, and their size in bytes in size.
 //
 //export BfGetMappings
 func BfGetMappings(flags C.ULONG, job C.HANDLE, path C.LPCWSTR, sid unsafe.Pointer, size *C.ULONG, buffer *C.BYTE) C.HRESULT {
@@ -91,8 +89,8 @@ func BfGetMappings(flags C.ULONG, job C.HANDLE, path C.LPCWSTR, sid unsafe.Point
 	})
 }
 
-// encode lays the mappings out as go-winio reads them: numbers first, each text, in
-// UTF-16, by its length and offset in bytes.
+// encode lays out the mappings as go-winio reads them. The numbers come first, and then the texts in UTF-16. Each
+// text is given by its length and offset in bytes.
 func encode(found []hcstest.Binding) []byte {
 	type text struct{ Length, Offset uint32 }
 	type header struct{ Size, Status, Mappings uint32 }
@@ -126,12 +124,12 @@ func encode(found []hcstest.Binding) []byte {
 	return data.Bytes()
 }
 
-// rootPath returns the path of a root as the file system has it, but for a link: the
-// model refuses that.
+// rootPath returns the path that the file system has for a root. If the root is a link, rootPath does not follow it,
+// so that the model sees the link and refuses it.
 func rootPath(root string) string { return finalPath(root, windows.FILE_FLAG_OPEN_REPARSE_POINT) }
 
-// finalPath returns a path as the file system has it: without links, short names and
-// another case. One that it does not have stays as it is.
+// finalPath returns the path that the file system has for a file: without links and short names, and with the stored
+// case. If the file does not exist, finalPath returns path unchanged.
 func finalPath(path string, flags uint32) string {
 	name, err := windows.UTF16PtrFromString(path)
 	if err != nil {
@@ -155,7 +153,7 @@ func finalPath(path string, flags uint32) string {
 	return path
 }
 
-// call makes a call of the model.
+// call calls f with the model.
 func call(f func(*hcstest.Model) error) C.HRESULT {
 	dir := os.Getenv("HCS_SIM_DIR")
 	if dir == "" {
@@ -181,8 +179,8 @@ func call(f func(*hcstest.Model) error) C.HRESULT {
 	return hresult(eFail)
 }
 
-// hresult makes an HRESULT of a Windows code, as HRESULT_FROM_WIN32 does; what is
-// one already stays.
+// hresult converts a Windows code to an HRESULT, as HRESULT_FROM_WIN32 does. If code is an HRESULT already, hresult
+// does not change it.
 func hresult(code syscall.Errno) C.HRESULT {
 	if code <= 0xffff {
 		code |= 0x80070000

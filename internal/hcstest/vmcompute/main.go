@@ -1,12 +1,11 @@
 //go:build windows
 
-// Command vmcompute is a simulation of vmcompute.dll, the library that hcsshim
-// reaches HCS through: the layer calls on the model in internal/hcstest whose
-// state is in the directory that the environment variable HCS_SIM_DIR names. It
-// is for Wine, which has no HCS; scripts/wine builds and installs it.
+// Command vmcompute is a simulation of vmcompute.dll, the library through which hcsshim calls HCS. It passes the
+// layer calls to the model in internal/hcstest. The environment variable HCS_SIM_DIR names the directory with the
+// state of the model. The simulation is for Wine, which has no HCS; scripts/wine builds and installs it.
 //
-// The signatures are those of hcsshim's internal/wclayer. An argument that
-// hcsshim never passes is refused, with a line on standard error.
+// The functions have the signatures of hcsshim's internal/wclayer. If a function gets an argument that hcsshim never
+// passes, it returns an error and writes a line to standard error.
 package main
 
 /*
@@ -52,7 +51,7 @@ const (
 
 var errInvalidArg = &hcstest.Error{Code: eInvalidArg}
 
-// filterDriver is the GraphDriverType that hcsshim passes.
+// filterDriver is the GraphDriverType that hcsshim always passes.
 const filterDriver = 1
 
 //export ActivateLayer
@@ -66,7 +65,7 @@ func PrepareLayer(info *C.DriverInfo, id C.LPCWSTR, descriptors *C.LayerDescript
 		var parents []string
 		for _, d := range unsafe.Slice(descriptors, int(length)) {
 			parent := text(d.Path)
-			// hcsshim takes the ID from the name: of `C:\layers\0\` from "".
+			// hcsshim makes the ID from the last element of the path. For `C:\layers\0\` that is "".
 			_, name := filepath.Split(parent)
 			if name == "" || d.Flags != 0 || guidBytes(d.LayerId) != nameToGUID(name) {
 				complain("PrepareLayer %s: parent %q has flags %#x and ID %x", layer, parent, d.Flags, guidBytes(d.LayerId))
@@ -78,12 +77,12 @@ func PrepareLayer(info *C.DriverInfo, id C.LPCWSTR, descriptors *C.LayerDescript
 	})
 }
 
-// mountPaths holds the mount path of every layer that was asked for its length,
-// so that the pair of calls is one call of the model.
+// mountPaths holds the mount path of every layer whose length hcsshim has asked for. So the two calls of hcsshim make
+// one call of the model.
 var mountPaths sync.Map
 
-// GetLayerMountPath is called twice: without a buffer it stores the length that
-// one needs, in UTF-16 units with the NUL at the end; with one it fills it.
+// GetLayerMountPath is called twice. Without a buffer, it stores the length that a buffer must have, in UTF-16 units
+// with the NUL at the end. With a buffer, it writes the path to the buffer.
 //
 //export GetLayerMountPath
 func GetLayerMountPath(info *C.DriverInfo, id C.LPCWSTR, length *C.size_t, buffer *C.WCHAR) C.HRESULT {
@@ -102,12 +101,12 @@ func GetLayerMountPath(info *C.DriverInfo, id C.LPCWSTR, length *C.size_t, buffe
 	return call("GetLayerMountPath", info, id, func(_ *hcstest.Model, layer string) error {
 		units, ok := mountPaths.Load(layer)
 		if !ok {
-			complain("GetLayerMountPath %s: not asked for the length first", layer)
+			complain("GetLayerMountPath %s: hcsshim has not asked for the length first", layer)
 			return errInvalidArg
 		}
 		path := units.([]uint16)
 		if int(*length) < len(path) {
-			complain("GetLayerMountPath %s: the buffer has %d units, need %d", layer, *length, len(path))
+			complain("GetLayerMountPath %s: the buffer has %d units, but the path needs %d", layer, *length, len(path))
 			return errInvalidArg
 		}
 		copy(unsafe.Slice((*uint16)(unsafe.Pointer(buffer)), len(path)), path)
@@ -142,8 +141,8 @@ func NameToGuid(name C.LPCWSTR, guid *C.GUID) C.HRESULT {
 	return 0
 }
 
-// nameToGUID makes an ID of a layer's name.
-// Assumption: nothing depends on which, as long as equal names have equal IDs.
+// nameToGUID derives an ID from a layer's name.
+// Assumption: any ID will do, as long as equal names have equal IDs.
 func nameToGUID(name string) [16]byte {
 	var guid [16]byte
 	sum := sha256.Sum256([]byte(name))
@@ -153,7 +152,7 @@ func nameToGUID(name string) [16]byte {
 
 func guidBytes(guid C.GUID) [16]byte { return *(*[16]byte)(unsafe.Pointer(&guid)) }
 
-// call checks the arguments that all calls share, and calls f.
+// call checks the arguments that all functions have in common, and calls f with the model and the layer.
 func call(name string, info *C.DriverInfo, id C.LPCWSTR, f func(*hcstest.Model, string) error) C.HRESULT {
 	if info == nil || info.Flavour != filterDriver || info.HomeDir == nil || *info.HomeDir != 0 || id == nil {
 		complain("%s: not the DriverInfo and ID that hcsshim passes", name)
@@ -184,8 +183,8 @@ func call(name string, info *C.DriverInfo, id C.LPCWSTR, f func(*hcstest.Model, 
 	return hresult(eFail)
 }
 
-// hresult makes an HRESULT of a Windows code, as HRESULT_FROM_WIN32 does; what is
-// one already stays.
+// hresult converts a Windows code to an HRESULT, as HRESULT_FROM_WIN32 does. If code is an HRESULT already, hresult
+// does not change it.
 func hresult(code syscall.Errno) C.HRESULT {
 	if code <= 0xffff {
 		code |= 0x80070000

@@ -14,8 +14,9 @@ const (
 	readlink = 89
 )
 
-// Symlink makes a symbolic link with that text, an absolute path of Windows, at path. All programs
-// under Wine follow it. Up to Wine 10 CreateSymbolicLinkW reports success and makes nothing.
+// Symlink creates a symbolic link with that text at path. The text must be an absolute Windows path. All programs
+// under Wine follow the link. Symlink does not call CreateSymbolicLinkW, which reports success and creates nothing up
+// to Wine 10.
 func Symlink(text, path string) error {
 	unix, err := unixText(text)
 	if err != nil {
@@ -32,8 +33,8 @@ func Symlink(text, path string) error {
 	return codeOf(Linux(symlink, uintptr(unsafe.Pointer(textPtr)), uintptr(unsafe.Pointer(pathPtr)), 0, 0, 0))
 }
 
-// Readlink returns the text of the link at path, also if what it leads to is gone. For what is not a link
-// the error is ERROR_NOT_A_REPARSE_POINT.
+// Readlink returns the text of the link at path, even if the file that it leads to is gone. If the file at path is
+// not a link, the error is ERROR_NOT_A_REPARSE_POINT.
 func Readlink(path string) (string, error) {
 	pathPtr, err := UnixPath(path)
 	if err != nil {
@@ -47,7 +48,7 @@ func Readlink(path string) (string, error) {
 	return windowsText(string(text[:n])), nil
 }
 
-// Unlink removes the link at path. It removes no directory.
+// Unlink removes the link at path. It does not remove a directory.
 func Unlink(path string) error {
 	pathPtr, err := UnixPath(path)
 	if err != nil {
@@ -56,7 +57,7 @@ func Unlink(path string) error {
 	return codeOf(Linux(unlink, uintptr(unsafe.Pointer(pathPtr)), 0, 0, 0, 0))
 }
 
-// codeOf returns the Windows code for what a system call has returned.
+// codeOf returns the Windows code for the result of a system call, or nil if the call has succeeded.
 func codeOf(result int) error {
 	if result >= 0 {
 		return nil

@@ -1,6 +1,6 @@
-// Package wine does for Windows programs under Wine what Wine itself does not: it calls Linux. The
-// simulation shows bindings with it, and the build for Wine makes symbolic links: see the directory
-// _winfs, whose files take the place of those of internal/winfs (scripts/wine, make_overlay).
+// Package wine lets Windows programs under Wine make system calls of Linux, for what Wine itself cannot do. The
+// simulation uses it to show bindings. The build for Wine uses it to make symbolic links: the files in the directory
+// _winfs take the place of those in internal/winfs (see make_overlay in scripts/wine).
 package wine
 
 import (
@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Linux makes a system call of Linux, as a program can under Wine too, which runs it as it is. If the
-// call fails the result is a Linux error code, negative.
+// Linux makes a system call of Linux. A program under Wine can do that, because Wine runs its machine code unchanged.
+// If the call fails, the result is the negative of a Linux error code.
 //
 //go:uintptrescapes
 func Linux(call, a, b, c, d, e uintptr) int
 
 var getUnixFileName = windows.NewLazySystemDLL("kernel32.dll").NewProc("wine_get_unix_file_name")
 
-// UnixPath returns the Unix path of a file, of which the last element may be absent. It ends with a
-// NUL and is never freed.
+// UnixPath returns the Unix path of a file. The file need not exist, but its directory must. The path ends with a NUL
+// and is never freed.
 func UnixPath(path string) (*byte, error) {
 	if err := getUnixFileName.Find(); err != nil {
 		return nil, fmt.Errorf("not under Wine: %w", err)
@@ -32,19 +32,19 @@ func UnixPath(path string) (*byte, error) {
 	unix, _, err := getUnixFileName.Call(uintptr(unsafe.Pointer(name)))
 	if unix == 0 {
 		const badDevType = windows.Errno(66)
-		if err == badDevType { // a volume that is gone
+		if err == badDevType { // the volume is gone
 			err = windows.ERROR_PATH_NOT_FOUND
 		}
 		return nil, err
 	}
-	return *(**byte)(unsafe.Pointer(&unix)), nil // Wine's memory, which does not move
+	return *(**byte)(unsafe.Pointer(&unix)), nil // Wine has allocated it, so it does not move
 }
 
-// What Wine has below its prefix for each drive, such as c:, and the simulation for each volume, such
-// as volume{01234567-89ab-cdef-0123-456789abcdef}.
+// devices is the directory of a Wine prefix in which Wine has an entry for each drive, such as c:, and the simulation
+// has one for each volume, such as volume{01234567-89ab-cdef-0123-456789abcdef}.
 const devices = "/dosdevices/"
 
-// unixText returns the Unix path that a link with that text leads to. What it leads to need not be there.
+// unixText returns the Unix path that a link with that text leads to. The file at that path need not exist.
 func unixText(text string) (string, error) {
 	volume, isVolume := cutVolume(text)
 	if !isVolume {
@@ -60,18 +60,19 @@ func unixText(text string) (string, error) {
 	return prefix + devices + strings.ToLower(guid) + "/" + strings.ReplaceAll(rest, `\`, "/"), nil
 }
 
-// windowsText is the reverse of unixText. The text is as Windows stores it.
+// windowsText is the reverse of unixText. It returns the text in the form in which Windows stores it.
 func windowsText(path string) string {
 	text := "Z:" + path
 	if _, device, is := strings.Cut(path, devices); is {
 		text = device
 	} else if !strings.HasPrefix(path, "/") {
-		return strings.ReplaceAll(path, "/", `\`) // a relative link, which is none of ours
+		return strings.ReplaceAll(path, "/", `\`) // a relative link, which this package does not make
 	}
 	return `\??\` + strings.ReplaceAll(text, "/", `\`)
 }
 
-// cutVolume returns a path on a volume from the volume's name on, such as `Volume{…}\dir`.
+// cutVolume returns the part of path that begins with the name of a volume, such as `Volume{…}\dir`. It also reports
+// whether path is on a volume.
 func cutVolume(path string) (string, bool) {
 	const verbatim, volume = len(`\\?\`), "volume{"
 	if len(path) < verbatim+len(volume) || path[0] != '\\' || path[2] != '?' {
@@ -81,8 +82,8 @@ func cutVolume(path string) (string, bool) {
 	return path, strings.EqualFold(path[:len(volume)], volume)
 }
 
-// FinalPath returns the path that Windows has for an open file, of one that Wine has: to Wine a volume of
-// the simulation is a directory of its prefix.
+// FinalPath converts the path that Wine returns for an open file to the path that Windows would return. They differ
+// for a file on a volume of the simulation: to Wine the volume is a directory of its prefix.
 func FinalPath(path string) string {
 	const volumes = `\dosdevices\volume{`
 	_, rest, is := strings.Cut(path, volumes)

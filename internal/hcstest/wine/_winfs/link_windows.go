@@ -10,10 +10,10 @@ import (
 	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
-// This file takes the place of internal/winfs/link_windows.go in the build for Wine. Its functions do the same,
-// except that a link has no access list and its removal is not flushed.
+// In the build for Wine this file takes the place of internal/winfs/link_windows.go. Its functions do the same,
+// with two exceptions: a link has no access list, and RemoveLink does not flush the removal.
 
-// Link makes a directory link with that text at path.
+// Link creates a symbolic link with that text at path.
 func Link(text, path string) error {
 	if err := wine.Symlink(text, path); err != nil {
 		return &os.PathError{Op: "symlink", Path: path, Err: err}
@@ -21,8 +21,8 @@ func Link(text, path string) error {
 	return nil
 }
 
-// ReadLink returns the text of a link. Its error matches ErrNotLink if there is something else, and
-// os.ErrNotExist if there is nothing.
+// ReadLink returns the text of a link. The error matches ErrNotLink if the file at path is not a symbolic link, and
+// os.ErrNotExist if there is no file.
 func ReadLink(path string) (string, error) {
 	text, err := wine.Readlink(path)
 	if errors.Is(err, windows.ERROR_NOT_A_REPARSE_POINT) {
@@ -48,8 +48,8 @@ func RemoveLink(path, text string) error {
 	return err
 }
 
-// RemoveDir removes the directory at path if it is empty, and leaves anything else alone. Wine opens what a
-// link leads to, whatever the flags.
+// RemoveDir removes the directory at path. It returns an error if the directory is not empty, or if path is a link or
+// a file. RemoveDir looks for a link first, because Wine follows a link when it opens one, whatever the flags are.
 func RemoveDir(path string) error {
 	if _, err := ReadLink(path); !errors.Is(err, ErrNotLink) {
 		if err == nil {

@@ -7,8 +7,9 @@ import (
 	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
-// This file takes the place of internal/winfs/name_windows.go in the build for Wine, which names a volume of
-// the simulation by where it has it. Wine has no case-sensitive directories.
+// In the build for Wine this file takes the place of internal/winfs/name_windows.go. Wine does not know that a
+// directory of its prefix is a volume of the simulation: it returns the path of the directory, and FinalPath turns
+// that into the path of the volume. Wine has no case-sensitive directories.
 
 // finalName returns the name of a file that exists.
 func finalName(path string) (name Name, err error) {
