@@ -26,6 +26,7 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -298,11 +299,12 @@ func minus(a, b []string) (rest []string) {
 //
 // A test of its own goes to the mount manager, which containerd has since 2.2.
 func (t *tree) test(packages []string) error {
-	manager := filepath.Join(t.dir, "core", "mount", "manager")
-	if _, err := os.Stat(manager); err == nil {
-		if err := os.WriteFile(filepath.Join(manager, "chain_windows_test.go"), chainTest, 0o644); err != nil {
-			return err
-		}
+	const manager = "./core/mount/manager"
+	chain := filepath.Join(t.dir, manager, "chain_windows_test.go")
+	if err := os.WriteFile(chain, chainTest, 0o644); errors.Is(err, os.ErrNotExist) {
+		packages = slices.DeleteFunc(slices.Clone(packages), func(p string) bool { return p == manager })
+	} else if err != nil {
+		return err
 	}
 	wine, err := filepath.Abs("scripts/wine")
 	if err != nil {
