@@ -32,7 +32,8 @@ func (e *engine) adoptBelow(dir string) error {
 	if err != nil {
 		return nil // nothing can be bound there
 	}
-	return e.adoptEach(name.Path, func(p *plan) bool { return isBelow(p.Resolved, name.Path) })
+	// Bindings are listed by the directory that a path is in, which is dir.
+	return e.adoptEach(filepath.Join(name.Path, "x"), func(target string, _ table.Key) bool { return isBelow(target, name.Path) })
 }
 
 func isBelow(path, dir string) bool { return winpath.Contains(dir, path) && !winpath.Equal(dir, path) }
@@ -59,34 +60,52 @@ func (e *engine) search(asGiven bool, matches func(path string) bool) (found []*
 			showing[dir] = append(showing[dir], r)
 		}
 	}
-	depth := map[*table.Mount]int{}
+	depth, paths := map[*table.Mount]int{}, map[*table.Mount][]string{}
 	for _, r := range all {
-		paths := e.pathsOf(r, showing, nil)
-		for _, path := range paths {
+		paths[r] = e.pathsOf(r, showing, nil)
+		for _, path := range paths[r] {
 			depth[r] = max(depth[r], len(path))
 		}
-		if slices.ContainsFunc(paths, matches) || asGiven && matches(r.Target) {
+		if slices.ContainsFunc(paths[r], matches) || asGiven && matches(r.Target) {
 			found = append(found, r)
 		}
 	}
-	for range found { // a chain of them has at most so many links
-		for _, r := range found {
-			for _, outer := range found {
-				if r.Type == bindType && outer != r && isShownBy(outer, r) {
-					depth[r] = max(depth[r], depth[outer]+1)
-				}
-			}
-		}
-	}
 	slices.SortStableFunc(found, func(a, b *table.Mount) int { return depth[b] - depth[a] })
-	return found, unread, err
+	return inOrder(found, paths), unread, err
 }
 
-// isShownBy reports whether the directory that a mount of type bind shows is in what another mount shows, which must
-// stay until then.
-func isShownBy(outer, r *table.Mount) bool {
-	return winpath.Contains(outer.Resolved, r.Dir) || winpath.Contains(outer.Target, r.Source) ||
-		outer.Volume != "" && winpath.Contains(outer.Volume, r.Dir)
+// inOrder returns mounts so that each comes before those that it lies in, and a mount of type bind before those that
+// show its source. Otherwise they stay in order.
+func inOrder(mounts []*table.Mount, paths map[*table.Mount][]string) (sorted []*table.Mount) {
+	isFirst := func(r, outer *table.Mount) bool {
+		target := winpath.Comparable(outer.Resolved)
+		if slices.ContainsFunc(paths[r], func(path string) bool { return isBelow(path, target) }) {
+			return true
+		}
+		return r.Type == bindType && (winpath.Contains(target, r.Dir) || winpath.Contains(outer.Target, r.Source) ||
+			outer.Type != bindType && outer.Volume != "" && winpath.Contains(outer.Volume, r.Dir))
+	}
+	if !slices.ContainsFunc(mounts, func(r *table.Mount) bool { return r.Type == bindType }) {
+		return mounts // the deepest first, which is the same
+	}
+	isDone := map[*table.Mount]bool{}
+	var visit func(outer *table.Mount)
+	visit = func(outer *table.Mount) {
+		if isDone[outer] {
+			return
+		}
+		isDone[outer] = true // also if they lead in a circle
+		for _, r := range mounts {
+			if !isDone[r] && isFirst(r, outer) {
+				visit(r)
+			}
+		}
+		sorted = append(sorted, outer)
+	}
+	for _, r := range mounts {
+		visit(r)
+	}
+	return sorted
 }
 
 // pathsOf returns the paths of a mount's target: the resolved one, and if that lies in what other mounts show,

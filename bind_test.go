@@ -3,7 +3,9 @@
 package mount
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/seed-941ae793/mount/internal/hcstest"
@@ -171,4 +173,23 @@ func TestUnmount_KeepsTheRecordOfABindThatStays(t *testing.T) {
 	h.mustUnmount(a)
 	h.wantClosed()
 	h.wantNoHCS()
+}
+
+// A binding cannot be removed while another one lies below it.
+func TestUnmountRecursive_TakesApartBindsInBinds(t *testing.T) {
+	refuses, _ := hcstest.Named("unbind-ancestor-refused")
+	h := newHostOf(t, refuses)
+	m := h.scratch("2")
+	long := h.path("mnt", "a-name-that-is-longer-than-all-the-others")
+	h.mustMount(m, long)
+	folder := h.mkdir(h.path("mnt", filepath.Base(long), "folder"))
+	h.mustMount(&Mount{Type: bindType, Source: folder}, h.target("b"))
+	h.mustMount(&Mount{Type: bindType, Source: h.plainDir("dir").Source}, h.path("mnt", "b", "sub"))
+	for i := range 12 {
+		h.mustMount(&Mount{Type: bindType, Source: h.path("dir")}, h.path("mnt", fmt.Sprint("many", i)))
+	}
+	if err := h.unmountRecursive(h.path("mnt")); err != nil {
+		t.Error(err)
+	}
+	h.wantClosed()
 }

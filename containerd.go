@@ -1,9 +1,12 @@
 package mount
 
 import (
+	stderrors "errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/pkg/errors"
 
@@ -22,156 +25,191 @@ const sourceStream = ":containerd.io-source"
 // through. Clean keeps the separator that leads to the root directory of a volume, and not to its device.
 func streamOf(r *table.Record) string { return filepath.Clean(destination(r)) + sourceStream }
 
-// writeSource writes the stream of a layer that is about to be bound. A read-only layer may belong to somebody who
-// lets nobody write to it; then there is no stream.
-func (e *engine) writeSource(r *table.Record) error {
-	if r.Type == bindType {
-		return nil
+// readSource returns what a stream contains, or "" if there is none.
+func readSource(stream string) (string, error) {
+	file, err := os.Open(stream)
+	if winfs.NotExist(err) || winfs.IsAny(err, errInvalidName) {
+		return "", nil
 	}
-	err := e.whileBusy(func() error { return os.WriteFile(streamOf(r), []byte(r.Source), 0o666) })
-	if hcs.Disk(r.Disk) != hcs.OwnDisk {
-		return nil
+	if err != nil {
+		return "", errors.WithStack(err)
 	}
-	return errors.Wrapf(err, "failed to record source for layer %s", r.Source)
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, winpath.Max))
+	return string(text), errors.WithStack(err)
 }
 
-// removeSource removes the stream of a layer, unless another layer has the volume now.
-func (e *engine) removeSource(r *table.Mount) error {
-	if r.Volume == "" || r.Type == bindType {
+// errInvalidName is ERROR_INVALID_NAME, which a file system without streams returns.
+const errInvalidName = syscall.Errno(123)
+
+// writeSource writes the stream of a layer that is about to be bound, unless it is there: somebody may be reading
+// it at another target. A read-only layer may belong to somebody who lets nobody write to it; then there is no
+// stream.
+func (e *engine) writeSource(r *table.Record) error {
+	stream := streamOf(r)
+	if text, err := readSource(stream); r.Type == bindType || err == nil && text == r.Source {
 		return nil
 	}
-	stream := streamOf(&r.Record)
-	err := e.whileBusy(func() error {
-		text, err := os.ReadFile(stream)
-		if err != nil {
-			return err
-		}
-		if name, err := winfs.Resolve(string(text)); err != nil || table.KeyOf(name) != r.LayerKey {
-			return nil
-		}
-		return os.Remove(stream)
-	})
-	if winfs.NotExist(err) {
+	write := func() error { return os.WriteFile(stream, []byte(r.Source), 0o666) }
+	if hcs.Disk(r.Disk) != hcs.OwnDisk {
+		_ = write()
 		return nil
 	}
-	return errors.Wrapf(err, "failed to remove the source of layer %s", r.Source)
+	return errors.Wrapf(e.whileBusy(write), "failed to record source for layer %s", r.Source)
+}
+
+// removeSource removes the stream of a layer, unless another layer has the volume now, or Windows was started since:
+// then containerd may have mounted the layer. A stream that stays does no harm, since it is not believed alone.
+func (e *engine) removeSource(r *table.Mount) {
+	if r.Volume == "" || r.Type == bindType || e.table.IsStale(r.Name) {
+		return
+	}
+	text, err := readSource(streamOf(&r.Record))
+	if name, resolveErr := winfs.Resolve(text); text != "" && resolveErr == nil && table.KeyOf(name) == r.LayerKey || text == "" && err == nil {
+		_ = winfs.RemoveFile(streamOf(&r.Record))
+	}
 }
 
 // adopt puts the layer on record that containerd's own package has bound to a target, if there is one, and reports
-// whether there is. Then the target can be unmounted as one of this package.
+// whether there is. Then the target can be unmounted as one of this package. Other targets of the layer go on record
+// as well, so that it is not closed under them.
 func (e *engine) adopt(target winfs.Name) (bool, error) {
-	p, err := e.findForeign(target.Path)
-	if p == nil {
+	if p, err := e.findForeign(target.Path); p == nil || err != nil {
 		return false, err
+	} else if isNew, err := e.record(p, table.KeyOf(target)); !isNew || err != nil {
+		return false, err
+	} else {
+		return true, e.adoptEach(target.Path, func(_ string, layer table.Key) bool { return layer == p.layer })
 	}
-	return true, e.record(p, table.KeyOf(target))
 }
 
-// adoptEach is adopt for all targets for which isWanted reports true, as far as the bindings on the volume of a path
-// can be listed.
-func (e *engine) adoptEach(path string, isWanted func(p *plan) bool) error {
-	bindings, _ := e.filter.Bindings(path)
+// adoptEach puts on record what containerd's own package has bound, as far as the bindings on the volume of a path
+// can be listed, for those of which isWanted reports true. It goes on after a failure.
+func (e *engine) adoptEach(path string, isWanted func(target string, layer table.Key) bool) error {
+	var errs []error
+	bindings, _ := e.filter.Bindings(filepath.Dir(path))
 	for _, b := range bindings {
 		target, _, err := winfs.ResolveParent(b.root)
-		if err != nil {
+		if err != nil || e.isOnRecord(table.KeyOf(target)) {
 			continue
 		}
-		names, err := e.table.At(table.KeyOf(target))
-		if err != nil {
-			return err
-		}
-		if len(names) > 0 {
+		source, _ := readSource(filepath.Clean(target.Path) + sourceStream)
+		layer, err := winfs.Resolve(source)
+		if source == "" || err != nil || !isWanted(target.Path, table.KeyOf(layer)) {
 			continue
 		}
 		p, err := e.findForeign(target.Path)
-		if p != nil && isWanted(p) {
-			err = e.record(p, table.KeyOf(target))
+		if p != nil {
+			_, err = e.record(p, table.KeyOf(target))
 		}
-		if err != nil {
-			return err
-		}
+		errs = append(errs, err)
 	}
-	return nil
+	return stderrors.Join(errs...)
 }
 
-// record puts a mount on record that is there already, unless it is on record.
-func (e *engine) record(p *plan, target table.Key) error {
+// isOnRecord reports whether there is a mount at a target since Windows was started, as far as the table tells.
+func (e *engine) isOnRecord(target table.Key) bool {
+	names, err := e.table.At(target)
+	return err != nil || slices.ContainsFunc(names, func(n table.Name) bool { return !e.table.IsStale(n) })
+}
+
+// record puts a mount on record that containerd's own package has made, and reports whether it has done so. The
+// mount may have gone, or another process may have put it on record.
+func (e *engine) record(p *plan, target table.Key) (bool, error) {
 	unlockTarget, err := e.table.LockTarget(target)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlockTarget()
 	unlockLayer, err := e.table.LockLayer(p.layer)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlockLayer()
-	if names, err := e.table.At(target); err != nil || len(names) > 0 {
-		return err
+	if isThere, err := e.isBoundTo(p); !isThere || err != nil || e.isOnRecord(target) {
+		return false, err
 	}
 	r, err := e.table.Create(p.layer, target, p.Record)
 	if err != nil {
-		return err
+		return false, err
 	}
 	r.Release()
-	return nil
+	return true, nil
 }
 
 // findForeign returns what would be on record if this package had mounted what containerd's has bound to path, or
 // nil if it has bound nothing there. The stream says which layer that is. It counts only if a program that opens
-// path finds the layer: a copy of the directory may have the stream, too, and the layer has it itself.
-func (e *engine) findForeign(path string) (*plan, error) {
-	text, err := os.ReadFile(filepath.Clean(path) + sourceStream)
-	source := string(text)
-	if err != nil || winpath.CheckLayer(source) != nil {
-		return nil, nil
+// path finds the layer: a copy of the directory may have the stream, too, and the layer has it itself. Whatever
+// fails is tried again: opening a file through a binding may fail for an instant (Windows-Containers 635).
+func (e *engine) findForeign(path string) (p *plan, err error) {
+	err = e.pause.Do(noContext, func(error) bool { return true }, func() error {
+		source, err := readSource(filepath.Clean(path) + sourceStream)
+		if p = nil; err == nil && winpath.CheckLayer(source) == nil {
+			p, err = e.planForeign(path, filepath.Clean(source))
+		}
+		return err
+	})
+	if isOther, _ := e.isOtherVolume(path); err != nil && !isOther {
+		return nil, nil // nothing else says that anything is bound there
 	}
+	return p, errors.WithMessage(err, "failed to look for a layer of containerd's")
+}
+
+// planForeign is one attempt of findForeign.
+func (e *engine) planForeign(path, source string) (*plan, error) {
 	name, err := winfs.Resolve(source)
 	if err != nil || !name.IsDir {
-		return nil, nil
+		return nil, err
 	}
 	p := &plan{layer: table.KeyOf(name), Record: table.Record{
-		State: table.Shown, Source: filepath.Clean(source), Dir: layerDir(filepath.Clean(source), name), Disk: string(hcs.DiskOf(source)),
+		State: table.Shown, Source: source, Dir: layerDir(source, name), Disk: string(hcs.DiskOf(source)),
 		Target: winpath.Plain(path), Resolved: path, Directory: true, Binding: true,
 	}}
-	if hcs.Disk(p.Disk) != hcs.NoDisk {
-		e.pause.Until(noContext, func() bool {
-			p.Volume = e.layers.VolumeOf(p.Dir)
-			return p.Volume != "" || hcs.Disk(p.Disk) == hcs.KeptDisk
-		})
+	isOther, err := e.isOtherVolume(path)
+	if err != nil || !isOther && hcs.Disk(p.Disk) == hcs.OwnDisk {
+		return nil, err // HCS need not be asked: a volume is not bound there
+	}
+	if isOther {
+		p.Volume = e.layers.VolumeOf(p.Dir)
 	}
 	if p.Volume == "" {
+		if hcs.Disk(p.Disk) == hcs.OwnDisk {
+			return nil, errors.Errorf("HCS names no volume for layer %s", source)
+		}
 		p.Volume = p.Dir
 	}
-	if e.isBoundTo(p) {
-		return p, nil
+	if isThere, err := e.isBoundTo(p); isThere || err != nil {
+		return p, err
 	}
 	// Of a layer with parents containerd binds the directory, and not the Files in it.
-	if p.Parents, _ = hcs.ParentsOf(p.Dir); len(p.Parents) > 0 && e.isBoundTo(p) {
-		return p, nil
+	if p.Parents, _ = hcs.ParentsOf(p.Dir); len(p.Parents) == 0 {
+		return nil, nil
 	}
-	if isOther, _ := e.isOtherVolume(path); isOther && hcs.Disk(p.Disk) == hcs.OwnDisk && p.Volume == p.Dir {
-		return nil, errors.Errorf("a volume is bound to %s for layer %s, of which HCS names none", path, source)
+	if isThere, err := e.isBoundTo(p); isThere || err != nil {
+		return p, err
 	}
 	return nil, nil
 }
 
 // isBoundTo reports whether a program that opens the target of a plan finds there what the plan would show.
-func (e *engine) isBoundTo(p *plan) bool {
+func (e *engine) isBoundTo(p *plan) (bool, error) {
 	source := destination(&p.Record)
 	if name, err := winfs.Resolve(source); err != nil || winpath.Equal(name.Path, p.Resolved) {
-		return false // path is the directory of the layer itself
+		return false, err // in the second case it is the directory of the layer itself
 	}
 	id, err := winfs.FileID(source)
 	found, foundErr := e.filter.FileID(p.Resolved)
-	if err != nil || foundErr != nil || id != found {
-		return false
+	if winfs.NotExist(err) || winfs.NotExist(foundErr) {
+		return false, nil
+	}
+	if err = stderrors.Join(err, foundErr); err != nil || id != found {
+		return false, err
 	}
 	// Scratch disks are copies of one another, down to the serial number of the volume.
-	if sources, err := e.boundTo(&p.Record); err == nil {
-		return slices.ContainsFunc(sources, func(source string) bool { return isDestination(&p.Record, source) })
+	if sources, err := e.boundTo(&p.Record); err == nil && len(sources) > 0 {
+		return slices.ContainsFunc(sources, func(source string) bool { return isDestination(&p.Record, source) }), nil
 	}
 	volume, err := e.filter.VolumeOf(source)
 	foundVolume, foundErr := e.filter.VolumeOf(p.Resolved)
-	return err == nil && foundErr == nil && volume == foundVolume
+	return volume == foundVolume, stderrors.Join(err, foundErr)
 }

@@ -277,3 +277,165 @@ func TestList_KeepsALayerThatIsOpen(t *testing.T) {
 		}
 	}
 }
+
+// What was mounted before a restart is none of containerd's business, and the reverse.
+func TestUnmount_OfAStaleRecordLeavesTheStreamOfAMountOfContainerds(t *testing.T) {
+	for name, layer := range theirLayers {
+		h := bindingHost(t)
+		m := layer(h)
+		h.mustMount(m, h.target("b"))
+		h.reboot()
+		h.mkdir(h.target("a"))
+		h.theirMount(m, h.target("a"))
+		h.mustUnmount(h.target("b"))
+		if got := h.streamAt(h.target("a")); got != m.Source {
+			t.Errorf("%s: the stream is %q", name, got)
+		}
+		h.mustUnmount(h.target("a"))
+		h.wantClosed()
+	}
+}
+
+func TestUnmount_TakesOverAMountAtATargetThatHasAStaleRecord(t *testing.T) {
+	for by, unmount := range map[string]func(h *host) error{
+		"Unmount":          func(h *host) error { return h.unmount(h.target("a")) },
+		"UnmountRecursive": func(h *host) error { return h.unmountRecursive(h.path("mnt")) },
+	} {
+		h := bindingHost(t)
+		m := h.scratch("2")
+		h.mkdir(h.target("a"))
+		h.mustMount(m, h.target("a"))
+		h.reboot()
+		h.theirMount(m, h.target("a"))
+		if err := unmount(h); err != nil {
+			t.Errorf("%s: %v", by, err)
+		}
+		h.wantClosed()
+	}
+}
+
+// Its process was killed before it had recorded anything.
+func TestUnmount_TakesOverAMountWhoseRecordIsEmpty(t *testing.T) {
+	h := bindingHost(t)
+	m := h.scratch("2")
+	h.mkdir(h.target("a"))
+	h.theirMount(m, h.target("a"))
+	unlock, err := h.table.LockTarget(h.key(h.target("a"))) // which makes the table
+	h.must(err)
+	unlock()
+	r, err := h.table.Create(h.key(m.Source), h.key(h.target("a")), table.Record{})
+	h.must(err)
+	r.Release()
+	h.must(os.Truncate(h.path("table", "mounts", r.Name.String()), 0))
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+// One layer of containerd's, of which HCS tells nothing, does not concern others.
+func TestUnmount_IsNotKeptFromItsWorkByALayerOfContainerds(t *testing.T) {
+	h := bindingHost(t)
+	h.mkdir(h.target("a"))
+	h.theirMount(h.scratch("2"), h.target("a"))
+	other := h.scratch("3")
+	h.mustMount(other, h.path("other"))
+	openedElsewhere(h, h.scratch("4"))
+	h.model.Before = func(call hcstest.Call, layer string) error {
+		if call == hcstest.MountPath && layer == h.path("layers", "2") {
+			return &hcstest.Error{Call: call, Layer: layer, Code: errorNotReady}
+		}
+		return nil
+	}
+	h.mustUnmount(h.path("layers", "4"))
+	if err := h.unmountRecursive(h.path("other")); err != nil {
+		t.Error(err)
+	}
+	h.wantOpen("2")
+	wantError(t, h.unmount(h.target("a")), "HCS names no volume for layer "+h.path("layers", "2"))
+	h.model.Before = nil
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+// Opening a file through a binding may fail for an instant.
+func TestUnmount_TakesOverAMountThatCannotBeLookedAtForAnInstant(t *testing.T) {
+	h := bindingHost(t)
+	h.mkdir(h.target("a"))
+	h.theirMount(h.scratch("2"), h.target("a"))
+	failures := 1
+	h.filter = blinkingFilter{h.filter, &failures}
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+// blinkingFilter is one through which some looks fail.
+type blinkingFilter struct {
+	bindFilter
+	failures *int
+}
+
+func (f blinkingFilter) FileID(path string) (string, error) {
+	if *f.failures--; *f.failures >= 0 {
+		return "", &os.PathError{Op: "identify", Path: path, Err: errorInvalidParameter}
+	}
+	return f.bindFilter.FileID(path)
+}
+
+func TestUnmount_LeavesALayerThatContainerdShowsElsewhere(t *testing.T) {
+	h := bindingHost(t)
+	m := h.scratch("2")
+	for _, name := range []string{"a", "b"} {
+		h.mkdir(h.target(name))
+	}
+	h.theirMount(m, h.target("a"))
+	h.must(h.model.Bind(h.target("b"), h.link(m), false)) // as nerdctl may
+	h.mustUnmount(h.target("b"))
+	h.wantOpen("2")
+	h.wantBound(hcstest.Binding{Root: h.target("a"), Source: h.link(m)})
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+func TestMount_OpensAReadOnlyLayerThatContainerdHasUnmounted(t *testing.T) {
+	for _, name := range []string{"base", "committed"} {
+		h := bindingHost(t)
+		m := theirLayers[name](h)
+		h.mustMount(m, h.target("a"))
+		h.theirUnmount(h.target("a"))
+		h.mustMount(m, h.target("b"))
+		h.wantOpen("2")
+		h.mustUnmount(h.target("b"))
+		h.mustUnmount(h.target("a"))
+		h.wantClosed()
+	}
+}
+
+// A binding whose source is gone works again once the source is back.
+func TestList_KeepsABindingWhoseSourceIsGone(t *testing.T) {
+	h := newHost(t)
+	m, a := h.plainDir("dir"), h.target("a")
+	h.mustMount(m, a)
+	h.must(os.Rename(h.path("dir"), h.path("elsewhere")))
+	if infos, err := h.list(); err != nil || len(infos) != 1 {
+		t.Errorf("%+v, %v", infos, err)
+	}
+	h.must(os.Rename(h.path("elsewhere"), h.path("dir")))
+	h.wantBound(hcstest.Binding{Root: a, Source: m.Source})
+	h.mustUnmount(a)
+	h.wantClosed()
+}
+
+func TestMount_DoesNotRewriteAStreamThatIsRight(t *testing.T) {
+	h := bindingHost(t)
+	m := h.scratch("2")
+	h.mustMount(m, h.target("a"))
+	stream := streamOf(&h.record(h.target("a")).Record)
+	before, err := os.Stat(stream)
+	h.must(err)
+	h.must(os.Chtimes(stream, before.ModTime().Add(-1), before.ModTime().Add(-1)))
+	before, err = os.Stat(stream)
+	h.must(err)
+	h.mustMount(m, h.target("b"))
+	if after, err := os.Stat(stream); err != nil || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("it was written again: %v", err)
+	}
+}

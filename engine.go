@@ -5,6 +5,7 @@ import (
 	stderrors "errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/pkg/errors"
@@ -146,7 +147,7 @@ func (e *engine) shareLayer(l *lockedLayer, p *table.Record) error {
 		if err != nil {
 			return err
 		}
-		if isOpen {
+		if isOpen && !e.isClosedByOthers(r) { // of a layer without a volume the former tells nothing
 			p.Dir, p.Parents, p.Disk, p.Volume = r.Dir, r.Parents, r.Disk, r.Volume
 			return nil
 		}
@@ -198,7 +199,13 @@ func (e *engine) isShown(r *table.Record) (bool, error) {
 	}
 	isThere, err := e.findsLayer(r)
 	if winfs.NotExist(err) {
-		return false, nil
+		// If the source of a binding is gone, its root cannot be opened until the source is back. It is still a
+		// name in its directory.
+		var names []string
+		names, err = winfs.Match(filepath.Split(r.Resolved))
+		if isThere = len(names) > 0; winfs.NotExist(err) {
+			err = nil
+		}
 	}
 	return isThere, errors.Wrap(err, "failed to look at the target")
 }
@@ -238,7 +245,7 @@ func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideE
 	for i, r := range leaving {
 		hideErrs[i] = e.hideOnRecord(r)
 		if r.Binding && !isBound {
-			hideErrs[i] = stderrors.Join(hideErrs[i], e.removeSource(r))
+			e.removeSource(r)
 		}
 	}
 	if isLast {

@@ -446,7 +446,7 @@ func disturb(h *host, s scenario, f fault, at int) (happened bool) {
 		h.t.Errorf("without a fault: %v", err)
 	}
 	s.wantRecovered(h, m, false)
-	if after := tree(h.t, h.path("layers")); after != layers {
+	if after := h.layerFiles(); after != layers {
 		h.t.Errorf("the layers have changed to\n%sfrom\n%s", after, layers)
 	}
 	return planned()

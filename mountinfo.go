@@ -93,16 +93,19 @@ func (e *engine) isClosedByOthers(r *table.Mount) bool {
 	switch {
 	case r.State != table.Shown, e.table.IsStale(r.Name):
 		return false
-	case hcs.IsVolume(r.Volume):
+	case hcs.IsVolume(r.Volume) && r.Type != bindType:
 		return !hcs.IsReachable(r.Volume)
 	}
+	if !r.Binding {
+		return false
+	}
 	isThere, err := e.isShown(&r.Record)
-	return r.Binding && err == nil && !isThere
+	return err == nil && !isThere
 }
 
 // checkClosed returns an error unless a mount is gone for certain. A volume may be late.
 func (e *engine) checkClosed(r *table.Mount) error {
-	if hcs.IsVolume(r.Volume) {
+	if hcs.IsVolume(r.Volume) && r.Type != bindType {
 		if isOpen, err := e.layers.IsOpen(layerOf(&r.Record)); isOpen || err != nil {
 			return errors.WithMessagef(err, "layer %s is open", r.Source)
 		}

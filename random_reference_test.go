@@ -83,11 +83,12 @@ func (r *reference) mount(layer, place string, bind bool) error {
 	r.touched[target] = true
 
 	shows, opened := "", false
-	for _, m := range r.mounts {
+	for other, m := range r.mounts {
 		if m.layer == layer && r.isUnknown(m) {
 			return errAny
 		}
-		if m.layer == layer && r.seemsOpen(m) {
+		isGone := m.binding && !isVolume(m.shows) && !r.isShown(other) // other code has unmounted it
+		if m.layer == layer && r.seemsOpen(m) && !isGone {
 			shows = m.shows
 		}
 	}

@@ -118,12 +118,13 @@ func (e *engine) withTempMount(ctx context.Context, mounts []Mount, f func(root 
 }
 
 func (e *engine) cleanupTempMounts() ([]error, error) {
-	if err := e.adoptBelow(getTempLocation()); err != nil {
-		return nil, err
-	}
+	adoptErr := e.adoptBelow(getTempLocation())
 	mounts, failed, err := e.below(getTempLocation())
 	if err != nil {
 		return nil, err
+	}
+	if adoptErr != nil {
+		failed = append(failed, adoptErr)
 	}
 	for _, r := range mounts {
 		err := e.unmountOne(r.Name, nil)

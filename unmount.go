@@ -33,14 +33,16 @@ func (e *engine) unmount(path string) (wasTarget bool, err error) {
 		return false, errors.WithMessage(err, "failed to unmount")
 	}
 	target, parent, resolveErr := winfs.ResolveParent(path) // as far as it can be resolved
-	if wasTarget, err := e.unmountTarget(table.KeyOf(target), nil); wasTarget || err != nil {
-		return wasTarget, err
-	}
-	if isAdopted, err := e.adopt(target); isAdopted || err != nil {
-		if err == nil {
-			_, err = e.unmountTarget(table.KeyOf(target), nil)
+	wasTarget, err = e.unmountTarget(table.KeyOf(target), nil)
+	if err == nil { // what was there may be of an earlier start of Windows, and containerd's own package has mounted since
+		isAdopted, adoptErr := e.adopt(target)
+		if err = adoptErr; isAdopted {
+			_, unmountErr := e.unmountTarget(table.KeyOf(target), nil)
+			wasTarget, err = true, stderrors.Join(err, unmountErr)
 		}
-		return isAdopted, err
+	}
+	if wasTarget || err != nil {
+		return wasTarget, err
 	}
 	if !parent.IsDir {
 		if lost, err := e.at(path); len(lost) > 0 || err != nil {
@@ -66,8 +68,9 @@ func (e *engine) unmount(path string) (wasTarget bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		defer unlock()
-		if wasTarget, err := e.unmountTarget(table.KeyOf(target), nil); wasTarget || err != nil {
+		wasTarget, err := e.unmountTarget(table.KeyOf(target), nil)
+		unlock()
+		if wasTarget || err != nil {
 			return wasTarget, err
 		}
 		if dir, err = winfs.Resolve(path); err != nil {
@@ -129,14 +132,13 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 		return err
 	}
 	isLayer := dir.IsDir && hcs.IsLayer(path)
+	var adoptErr error
 	if len(names) == 0 {
 		if !isLayer {
 			return nil
 		}
 		// If the layer were closed under a binding, nobody could list bindings any more.
-		if err := e.adoptEach(dir.Path, func(p *plan) bool { return p.layer == key }); err != nil {
-			return err
-		}
+		adoptErr = e.adoptEach(dir.Path, func(_ string, layer table.Key) bool { return layer == key })
 	}
 	l, err := e.lockLayer(key)
 	if err != nil {
@@ -144,7 +146,7 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 	}
 	defer l.unlock()
 	closeErr, hideErr := e.leave(l, l.mounts...)
-	errs := []error{hideErr, closeErr}
+	errs := []error{adoptErr, hideErr, closeErr}
 	isOurs := false
 	for name := range l.damaged {
 		isOurs = isOurs || !e.table.IsStale(name)
@@ -181,14 +183,12 @@ func (e *engine) closeUnknown(path string, dir winfs.Name, isOurs bool) error {
 // unmountBelow unmounts what is mounted below dir, the deepest first, and returns an error for each file of
 // the table that cannot be read.
 func (e *engine) unmountBelow(dir string) (unread []error, err error) {
-	if err := e.adoptBelow(dir); err != nil {
-		return nil, err
-	}
+	adoptErr := e.adoptBelow(dir)
 	mounts, unread, err := e.below(dir)
 	if err != nil {
 		return nil, err
 	}
-	return unread, e.unmountEach(mounts)
+	return unread, stderrors.Join(adoptErr, e.unmountEach(mounts))
 }
 
 func (e *engine) unmountRecursive(path string) error {

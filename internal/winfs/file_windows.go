@@ -30,6 +30,12 @@ func isDirectory(file windows.Handle) (bool, error) {
 	return info.attributes&(windows.FILE_ATTRIBUTE_DIRECTORY|windows.FILE_ATTRIBUTE_REPARSE_POINT) == windows.FILE_ATTRIBUTE_DIRECTORY, err
 }
 
+// RemoveFile removes the file at path, or a stream of a file. If os.Remove cannot remove a stream, it goes on with
+// the directory that the stream belongs to, and clears its read-only attribute.
+func RemoveFile(path string) error {
+	return withFile("remove", path, windows.DELETE, windows.FILE_FLAG_OPEN_REPARSE_POINT, removeOpen)
+}
+
 // checkDirectory returns ERROR_DIRECTORY if the open file is not a directory, or if it is a link to one.
 func checkDirectory(file windows.Handle) error {
 	isDir, err := isDirectory(file)

@@ -54,6 +54,9 @@ func RemoveDir(path string) error {
 	return nil
 }
 
+// RemoveFile removes the file at path.
+func RemoveFile(path string) error { return os.Remove(path) }
+
 // FileID returns an ID of the file at path that is unique on its volume. It does not follow a link.
 func FileID(path string) (string, error) {
 	stat, err := lstat(path)
@@ -84,8 +87,8 @@ func finalName(path string) (Name, error) {
 
 func longName(_, base string) string { return base }
 
-// Match returns the names in a directory that match a pattern. In the pattern, * stands for any text. The pattern
-// begins with *, and may also end with *. Match does not use path.Match, which would take most of the time of a
+// Match returns the names in a directory that match a pattern. In the pattern, * stands for any text. It has none, or
+// one at its beginning, or another one at its end. Match does not use path.Match, which would take most of the time of a
 // mount if there are many names.
 func Match(dir, pattern string) ([]string, error) {
 	file, err := os.Open(dir)
@@ -94,9 +97,12 @@ func Match(dir, pattern string) ([]string, error) {
 	}
 	defer file.Close()
 	names, err := file.Readdirnames(-1)
-	matches := strings.HasSuffix
-	if strings.HasSuffix(pattern, "*") {
+	matches := func(name, text string) bool { return name == text }
+	switch {
+	case strings.HasSuffix(pattern, "*"):
 		matches = strings.Contains
+	case strings.HasPrefix(pattern, "*"):
+		matches = strings.HasSuffix
 	}
 	return slices.DeleteFunc(names, func(name string) bool { return !matches(name, strings.Trim(pattern, "*")) }), err
 }

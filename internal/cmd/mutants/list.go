@@ -132,7 +132,7 @@ var mutants = []mutant{
 	{bug: "a plain directory is closed as a layer", file: "engine.go", run: "TestMount_BindShows|TestMount_BindOfALayersDirectory",
 		old: " && r.Type != bindType\n", new: "\n"},
 	{bug: "a chain of mounts is taken apart from its beginning", file: "below.go", run: "TestUnmountRecursive_TakesAChainApart",
-		old: "max(depth[r], depth[outer]+1)", new: "min(depth[r], depth[outer]-1)"},
+		old: "!isDone[r] && isFirst(r, outer)", new: "!isDone[r] && isFirst(outer, r)"},
 
 	// The locks.
 	{bug: "two Mounts have the same target", file: "engine.go", run: "TestMount_OfTwoAtATarget",
