@@ -362,8 +362,8 @@ func dirOf(layer string) string {
 // isShown reports whether a target shows what its record says.
 func (w *world) isShown(target string) bool {
 	m := w.mounts[target]
-	if m.binding {
-		return w.bound[target] == m.shows && w.isDir(m.shows)
+	if m.binding { // also if its source is gone, as long as the root is there
+		return w.bound[target] == m.shows && (w.isDir(m.shows) || w.at[target] != absent)
 	}
 	return w.at[w.resolve(target)] == linkTo(m.shows)
 }
