@@ -46,8 +46,11 @@ const errInvalidName = syscall.Errno(123)
 // it at another target. A read-only layer may belong to somebody who lets nobody write to it; then there is no
 // stream.
 func (e *engine) writeSource(r *table.Record) error {
+	if r.Type == bindType {
+		return nil
+	}
 	stream := streamOf(r)
-	if text, err := readSource(stream); r.Type == bindType || err == nil && text == r.Source {
+	if text, err := readSource(stream); err == nil && text == r.Source {
 		return nil
 	}
 	write := func() error { return os.WriteFile(stream, []byte(r.Source), 0o666) }
@@ -64,9 +67,14 @@ func (e *engine) removeSource(r *table.Mount) {
 	if r.Volume == "" || r.Type == bindType || e.table.IsStale(r.Name) {
 		return
 	}
-	text, err := readSource(streamOf(&r.Record))
-	if name, resolveErr := winfs.Resolve(text); text != "" && resolveErr == nil && table.KeyOf(name) == r.LayerKey || text == "" && err == nil {
-		_ = winfs.RemoveFile(streamOf(&r.Record))
+	stream := streamOf(&r.Record)
+	text, err := readSource(stream)
+	if err != nil {
+		return
+	}
+	name, err := winfs.Resolve(text)
+	if text == "" || err == nil && table.KeyOf(name) == r.LayerKey { // the former if a process was killed as it wrote
+		_ = winfs.RemoveFile(stream)
 	}
 }
 
@@ -74,13 +82,15 @@ func (e *engine) removeSource(r *table.Mount) {
 // whether there is. Then the target can be unmounted as one of this package. Other targets of the layer go on record
 // as well, so that it is not closed under them.
 func (e *engine) adopt(target winfs.Name) (bool, error) {
-	if p, err := e.findForeign(target.Path); p == nil || err != nil {
+	p, err := e.findForeign(target.Path)
+	if p == nil || err != nil {
 		return false, err
-	} else if isNew, err := e.record(p, table.KeyOf(target)); !isNew || err != nil {
-		return false, err
-	} else {
-		return true, e.adoptEach(target.Path, func(_ string, layer table.Key) bool { return layer == p.layer })
 	}
+	isNew, err := e.record(p, table.KeyOf(target))
+	if !isNew || err != nil {
+		return false, err
+	}
+	return true, e.adoptEach(target.Path, func(_ string, layer table.Key) bool { return layer == p.layer })
 }
 
 // adoptEach puts on record what containerd's own package has bound, as far as the bindings on the volume of a path
