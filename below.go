@@ -50,7 +50,7 @@ func (e *engine) at(path string) ([]*table.Mount, error) {
 
 // search returns the mounts on record whose target has a path that matches, the deepest first, and an error for
 // each file of the table that cannot be read. That does not depend on links, which may be gone. If asGiven is
-// set, paths that cannot be resolved, as on a drive without its medium, count as Mount was given them.
+// set, a path that cannot be resolved counts as Mount was given it. For example, its drive has lost the medium.
 func (e *engine) search(asGiven bool, matches func(path string) bool) (found []*table.Mount, unread []error, err error) {
 	all, unread, err := e.records()
 	showing := map[string][]*table.Mount{} // by the directory that they show

@@ -94,7 +94,7 @@ func (e *engine) adopt(target winfs.Name) (bool, error) {
 }
 
 // adoptEach puts on record what containerd's own package has bound, as far as the bindings on the volume of a path
-// can be listed, for those of which isWanted reports true. It goes on after a failure.
+// can be listed. It asks isWanted which ones. It goes on after a failure.
 func (e *engine) adoptEach(path string, isWanted func(target string, layer table.Key) bool) error {
 	var errs []error
 	bindings, _ := e.filter.Bindings(filepath.Dir(path))

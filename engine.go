@@ -70,7 +70,7 @@ func (e *engine) mount(ctx context.Context, m *Mount, target string) error {
 	return nil
 }
 
-// lockedLayer is a layer whose lock is held, and what the table has of it: the lock keeps that as it is.
+// lockedLayer is a layer whose lock this process holds, and its records. Nobody else can change them meanwhile.
 type lockedLayer struct {
 	mounts     []*table.Mount
 	damaged    map[table.Name]error // why a file cannot be read: nothing tells what its mount is like
@@ -275,7 +275,7 @@ func (e *engine) mayBeOpen(r *table.Mount) bool {
 }
 
 // hideOnRecord records that the layer is about to be hidden at a target, and hides it. If it cannot be
-// recorded, as on a full disk, it is hidden all the same. The cost: if this process is then killed, the
+// recorded because the disk is full, it is hidden all the same. The cost: if this process is then killed, the
 // directory that a link replaced may not come back.
 func (e *engine) hideOnRecord(r *table.Mount) error {
 	var saveErr error

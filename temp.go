@@ -39,14 +39,14 @@ func getTempLocation() string {
 // directory when f returns or panics. If unmounting fails, the directory and its contents stay, and
 // [CleanupTempMounts] removes them later.
 //
-// The error joins all that failed: mounting, f, unmounting and removing, each of which errors.Is can match.
+// The error joins all that failed: mounting, f, unmounting and removing. errors.Is can match each of them.
 // If ctx ends while the mounts are mounted, no call of HCS is retried. What is mounted is unmounted all the
 // same.
 func WithTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
 	return withEngine(func(e *engine) error { return e.withTempMount(ctx, mounts, f) })
 }
 
-// WithReadonlyTempMount is [WithTempMount] with copies of the mounts, to each of which it adds "ro". With
+// WithReadonlyTempMount is [WithTempMount] with read-only copies of the mounts: each gets the option "ro". With
 // [UseBindFilter] f cannot write to what it is shown; through a link it can.
 func WithReadonlyTempMount(ctx context.Context, mounts []Mount, f func(root string) error) error {
 	return WithTempMount(ctx, readonly(mounts), f)

@@ -163,7 +163,7 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 	return stderrors.Join(errs...)
 }
 
-// closeUnknown closes a layer of which no record tells how it was opened. IsOurs is set if this package has
+// closeUnknown closes a layer that may be open, though no record tells how it was opened. IsOurs is set if this package has
 // opened it; otherwise nothing says that it has ever been open, and that HCS refuses to close it is no error.
 func (e *engine) closeUnknown(path string, dir winfs.Name, isOurs bool) error {
 	layer := &hcs.Layer{Dir: layerDir(path, dir)}
