@@ -34,9 +34,9 @@ func Lookup(dir string) (info Info, err error) {
 
 // List returns every mount on record. It includes those that a killed process or a restart of Windows has left,
 // and those whose Unmount has failed. If other code has closed a layer, List clears its record away. For
-// example, containerd's own package has unmounted the target. Otherwise it does not wait for a Mount or Unmount. If it cannot read some files
-// of the mount table, it returns what it could read, and an error that names each of these files. On other
-// systems it returns [ErrNotImplementOnUnix].
+// example, containerd's own package has unmounted the target. Otherwise List does not wait for a Mount or
+// Unmount. If it cannot read some files of the mount table, it returns what it could read, and an error that
+// names each of these files. On other systems it returns [ErrNotImplementOnUnix].
 func List() (infos []Info, err error) {
 	err = withEngine(func(e *engine) (err error) {
 		infos, err = e.list()
