@@ -159,10 +159,19 @@ func (e *engine) findForeign(path string) (p *plan, err error) {
 		}
 		return err
 	})
-	if isOther, _ := e.isOtherVolume(path); err != nil && !isOther {
-		return nil, nil // nothing else says that anything is bound there
+	if err != nil && !e.seemsBound(path) {
+		return nil, nil
 	}
 	return p, errors.WithMessage(err, "failed to look for a layer of containerd's")
+}
+
+// seemsBound reports whether there is a sign that something is bound to path.
+func (e *engine) seemsBound(path string) bool {
+	if isOther, err := e.isOtherVolume(path); err == nil && isOther {
+		return true
+	}
+	sources, err := e.boundTo(&table.Record{Resolved: path})
+	return err == nil && len(sources) > 0
 }
 
 // planForeign is one attempt of findForeign.
@@ -175,17 +184,13 @@ func (e *engine) planForeign(path, source string) (*plan, error) {
 		State: table.Shown, Source: source, Dir: layerDir(source, name), Disk: string(hcs.DiskOf(source)),
 		Target: winpath.Plain(path), Resolved: path, Directory: true, Binding: true,
 	}}
-	isOther, err := e.isOtherVolume(path)
-	if err != nil || !isOther && hcs.Disk(p.Disk) == hcs.OwnDisk {
-		return nil, err // HCS need not be asked: a volume is not bound there
-	}
-	if isOther {
+	if hcs.Disk(p.Disk) != hcs.NoDisk && e.seemsBound(path) { // or HCS need not be asked
 		p.Volume = e.layers.VolumeOf(p.Dir)
-	}
-	if p.Volume == "" {
-		if hcs.Disk(p.Disk) == hcs.OwnDisk {
+		if p.Volume == "" && hcs.Disk(p.Disk) == hcs.OwnDisk {
 			return nil, errors.Errorf("HCS names no volume for layer %s", source)
 		}
+	}
+	if p.Volume == "" {
 		p.Volume = p.Dir
 	}
 	if isThere, err := e.isBoundTo(p); isThere || err != nil {
