@@ -779,12 +779,11 @@ func TestUnmount_OfALayerThatIsMountedMeanwhileUnmountsIt(t *testing.T) {
 	m := h.scratch("2")
 	unmounted := make(chan error, 1)
 	h.model.Before = func(call hcstest.Call, _ string) error {
-		if call == hcstest.Activate {
+		if call == hcstest.Activate { // which only Mount calls, once
 			h.hideRecord(h.target("a"), func() { // so that it looks like a layer of other code
 				go func() { unmounted <- h.unmount(m.Source) }()
 				h.awaitWaiting(unmounted)
 			})
-			h.model.Before = nil
 		}
 		return nil
 	}
