@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -132,7 +133,11 @@ func (h *host) reboot() {
 	if err := h.model.Reboot(); err != nil {
 		h.t.Fatal(err)
 	}
-	h.boot += "1"
+	number, err := strconv.Atoi(strings.TrimPrefix(h.boot, "boot"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.boot = fmt.Sprint("boot", number+1)
 	h.write(h.path("boot"), h.boot)
 	h.useTable()
 }
