@@ -32,8 +32,7 @@ func (e *engine) adoptBelow(dir string) error {
 	if err != nil {
 		return nil // nothing can be bound there
 	}
-	// Bindings are listed by the directory that a path is in, which is dir.
-	return e.adoptEach(filepath.Join(name.Path, "x"), func(target string, _ table.Key) bool { return isBelow(target, name.Path) })
+	return e.adoptEach(name.Path, func(target string, _ table.Key) bool { return isBelow(target, name.Path) })
 }
 
 func isBelow(path, dir string) bool { return winpath.Contains(dir, path) && !winpath.Equal(dir, path) }
@@ -78,11 +77,10 @@ func (e *engine) search(asGiven bool, matches func(path string) bool) (found []*
 // show its source. Otherwise they stay in order.
 func inOrder(mounts []*table.Mount, paths map[*table.Mount][]string) (sorted []*table.Mount) {
 	isFirst := func(r, outer *table.Mount) bool {
-		target := winpath.Comparable(outer.Resolved)
-		if slices.ContainsFunc(paths[r], func(path string) bool { return isBelow(path, target) }) {
+		if slices.ContainsFunc(paths[r], func(path string) bool { return isBelow(path, outer.Resolved) }) {
 			return true
 		}
-		return r.Type == bindType && (winpath.Contains(target, r.Dir) || winpath.Contains(outer.Target, r.Source) ||
+		return r.Type == bindType && (winpath.Contains(outer.Resolved, r.Dir) || winpath.Contains(outer.Target, r.Source) ||
 			outer.Type != bindType && outer.Volume != "" && winpath.Contains(outer.Volume, r.Dir))
 	}
 	if !slices.ContainsFunc(mounts, func(r *table.Mount) bool { return r.Type == bindType }) {

@@ -137,8 +137,8 @@ func (e *engine) unbind(r *table.Mount) error {
 	}
 	var rootErr error
 	if missing := missingDirs(r.Resolved); len(missing) > 0 {
-		// Without its root, Windows may not find the binding, and may list no bindings at all. What a program then finds there
-		// may be the source, so the new directory has no ID.
+		// Without its root, Windows may not find the binding, and may list no bindings at all. What a program then
+		// finds there may be the source, so the new directory has no ID.
 		r.Directory, r.Hidden = false, ""
 		rootErr = stderrors.Join(r.Save(false), e.whileBusy(func() error { return os.MkdirAll(r.Resolved, 0o755) }))
 		defer func() {
@@ -174,9 +174,8 @@ func nameOf(r *table.Record) string {
 
 // isNotBound reports whether Unbind says that nothing is bound: with ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND,
 // ERROR_DIRECTORY if somebody has put a file there, or one of the codes that containerd tolerates,
-// ERROR_INVALID_PARAMETER and ERROR_NOT_FOUND. They count only
-// where looking at the target tells nothing, and once they are the answer to the last attempt: one answer may
-// be false.
+// ERROR_INVALID_PARAMETER and ERROR_NOT_FOUND. They count only where looking at the target tells nothing, and once
+// they are the answer to the last attempt: one answer may be false.
 func isNotBound(err error) bool { return winfs.IsAny(err, 2, 3, 87, 267, 1168) }
 
 // missingDirs returns path and the directories that it is in, as far as they are not there, the deepest first.

@@ -21,9 +21,9 @@ import (
 // stream of the directory that is bound, so it is there at each target of the layer.
 const sourceStream = ":containerd.io-source"
 
-// streamOf returns the path of the stream on the side of the layer: a read-only binding could not be written
-// through. Clean keeps the separator that leads to the root directory of a volume, and not to its device.
-func streamOf(r *table.Record) string { return filepath.Clean(destination(r)) + sourceStream }
+// streamOf returns the path of the stream of a directory. Clean keeps the separator that leads to the root directory
+// of a volume, and not to its device.
+func streamOf(dir string) string { return filepath.Clean(dir) + sourceStream }
 
 // readSource returns what a stream contains, or "" if there is none.
 func readSource(stream string) (string, error) {
@@ -43,13 +43,13 @@ func readSource(stream string) (string, error) {
 const errInvalidName = syscall.Errno(123)
 
 // writeSource writes the stream of a layer that is about to be bound, unless it is there: somebody may be reading
-// it at another target. A read-only layer may belong to somebody who lets nobody write to it; then there is no
+// it at another target. It writes on the side of the layer: a read-only binding could not be written through. A read-only layer may belong to somebody who lets nobody write to it; then there is no
 // stream.
 func (e *engine) writeSource(r *table.Record) error {
 	if r.Type == bindType {
 		return nil
 	}
-	stream := streamOf(r)
+	stream := streamOf(destination(r))
 	if text, err := readSource(stream); err == nil && text == r.Source {
 		return nil
 	}
@@ -67,7 +67,7 @@ func (e *engine) removeSource(r *table.Mount) {
 	if r.Volume == "" || r.Type == bindType || e.table.IsStale(r.Name) {
 		return
 	}
-	stream := streamOf(&r.Record)
+	stream := streamOf(destination(&r.Record))
 	text, err := readSource(stream)
 	if err != nil {
 		return
@@ -90,20 +90,20 @@ func (e *engine) adopt(target winfs.Name) (bool, error) {
 	if !isNew || err != nil {
 		return false, err
 	}
-	return true, e.adoptEach(target.Path, func(_ string, layer table.Key) bool { return layer == p.layer })
+	return true, e.adoptEach(filepath.Dir(target.Path), func(_ string, layer table.Key) bool { return layer == p.layer })
 }
 
-// adoptEach puts on record what containerd's own package has bound, as far as the bindings on the volume of a path
+// adoptEach puts on record what containerd's own package has bound, as far as the bindings on the volume of dir
 // can be listed. It asks isWanted which ones. It goes on after a failure.
-func (e *engine) adoptEach(path string, isWanted func(target string, layer table.Key) bool) error {
+func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.Key) bool) error {
 	var errs []error
-	bindings, _ := e.filter.Bindings(filepath.Dir(path))
+	bindings, _ := e.filter.Bindings(dir)
 	for _, b := range bindings {
 		target, _, err := winfs.ResolveParent(b.root)
 		if err != nil || e.isOnRecord(table.KeyOf(target)) {
 			continue
 		}
-		source, _ := readSource(filepath.Clean(target.Path) + sourceStream)
+		source, _ := readSource(streamOf(target.Path))
 		layer, err := winfs.Resolve(source)
 		if source == "" || err != nil || !isWanted(target.Path, table.KeyOf(layer)) {
 			continue
@@ -153,7 +153,7 @@ func (e *engine) record(p *plan, target table.Key) (bool, error) {
 // fails is tried again: opening a file through a binding may fail for an instant (Windows-Containers 635).
 func (e *engine) findForeign(path string) (p *plan, err error) {
 	err = e.pause.Do(noContext, func(error) bool { return true }, func() error {
-		source, err := readSource(filepath.Clean(path) + sourceStream)
+		source, err := readSource(streamOf(path))
 		if p = nil; err == nil && winpath.CheckLayer(source) == nil {
 			p, err = e.planForeign(path, filepath.Clean(source))
 		}

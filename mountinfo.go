@@ -17,7 +17,8 @@ import (
 // Info is what [Lookup] and [List] return of a mount. Mountpoint is its target, and Source the directory of the
 // layer. Root is what the target shows: the volume of a writable layer, the directory of a read-only one, or
 // the Files directory of one without parents. Root is empty if a killed process had not opened the layer yet.
-// FSType is "windows-layer". For a mount of type "bind" it is "bind", and Root is its Source. Options is "ro" if the bind filter refuses writes. The other fields are zero.
+// FSType is "windows-layer". For a mount of type "bind" it is "bind", and Root is its Source. Options is "ro" if
+// the bind filter refuses writes. The other fields are zero.
 type Info = mountinfo.Info
 
 // Lookup returns which layer is mounted at dir, which must be a target itself. It does not wait for a Mount or

@@ -77,9 +77,9 @@ func filterOptions(mounts []Mount, keep func(m Mount, option string) bool) []Mou
 	return filtered
 }
 
-// CleanupTempMounts unmounts every mount below the location of temporary mounts, also one of containerd's own package
-// if bindings can be listed, and removes the directories that were their targets, which [WithTempMount] would have done if its process had not been killed. Any other
-// directory stays. Mounts of running processes are unmounted as well: call it when a runtime starts, with
+// CleanupTempMounts unmounts every mount below the location of temporary mounts and removes the directories that were
+// their targets, which [WithTempMount] would have done if its process had not been killed. If bindings can be listed,
+// it does so with the mounts of containerd's own package, too. Any other directory stays. Mounts of running processes are unmounted as well: call it when a runtime starts, with
 // a location of its own (see [SetTempMountLocation]). The flags are ignored.
 //
 // It returns an error for each mount that it could not unmount or remove, which is left to the next call,

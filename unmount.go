@@ -2,6 +2,7 @@ package mount
 
 import (
 	stderrors "errors"
+	"path/filepath"
 	"slices"
 
 	"github.com/pkg/errors"
@@ -138,7 +139,7 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 			return nil
 		}
 		// If the layer were closed under a binding, nobody could list bindings any more.
-		adoptErr = e.adoptEach(dir.Path, func(_ string, layer table.Key) bool { return layer == key })
+		adoptErr = e.adoptEach(filepath.Dir(dir.Path), func(_ string, layer table.Key) bool { return layer == key })
 	}
 	l, err := e.lockLayer(key)
 	if err != nil {
@@ -163,8 +164,9 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 	return stderrors.Join(errs...)
 }
 
-// closeUnknown closes a layer that may be open, though no record tells how it was opened. IsOurs is set if this package has
-// opened it; otherwise nothing says that it has ever been open, and that HCS refuses to close it is no error.
+// closeUnknown closes a layer that may be open, though no record tells how it was opened. IsOurs is set if this
+// package has opened it; otherwise nothing says that it has ever been open, and that HCS refuses to close it is no
+// error.
 func (e *engine) closeUnknown(path string, dir winfs.Name, isOurs bool) error {
 	layer := &hcs.Layer{Dir: layerDir(path, dir)}
 	if err := winpath.CheckLayer(layer.Dir); err != nil {

@@ -116,14 +116,14 @@ func onHosts(t *testing.T, test func(h *host)) {
 				h.must(os.MkdirAll(filepath.Dir(path), 0o777))
 				h.must(os.WriteFile(path, []byte("x"), 0o666))
 			}
-			t.Cleanup(func() { _ = h.model("close") })
+			t.Cleanup(func() { _ = h.restart() })
 			test(h)
 		})
 	}
 }
 
-// model lets the simulation do what no process does: a restart of the system, or the end of the test.
-func (h *host) model(what string) error {
+// restart lets the simulation forget all bindings and layers, as a restart of the system does.
+func (h *host) restart() error {
 	for _, b := range h.hcs.Bound() {
 		_ = h.hcs.Unbind(b.Root)
 	}
@@ -154,6 +154,33 @@ func (h *host) mustDo(task string) {
 	h.t.Helper()
 	h.must(h.do(task))
 }
+
+// mustKill does something in a process that a planned fault kills.
+func (h *host) mustKill(task, fault string) {
+	h.t.Helper()
+	if err := h.do(task, fault); err == nil {
+		h.t.Fatal(fault, "has not killed it")
+	}
+}
+
+// afterKills runs a test on hosts on which each process has been killed that who has started: in Mount, or in Unmount.
+func afterKills(t *testing.T, who string, mounts, unmounts []string, test func(h *host)) {
+	for _, fault := range mounts {
+		onHosts(t, func(h *host) {
+			h.mustKill(who+" mount", fault)
+			test(h)
+		})
+	}
+	for _, fault := range unmounts {
+		onHosts(t, func(h *host) {
+			h.mustDo(who + " mount")
+			h.mustKill(who+" unmount", fault)
+			test(h)
+		})
+	}
+}
+
+var killedUnmounts = []string{"BfRemoveMapping kill-before 1", "BfRemoveMapping kill-after 1", "UnprepareLayer kill-after 1", "DeactivateLayer kill-after 1"}
 
 func (h *host) target() string {
 	if h.kind == "sub" {
@@ -222,39 +249,19 @@ func TestUnmount_TakesOverContainerdsMount(t *testing.T) {
 }
 
 func TestUnmount_AfterContainerdWasKilled(t *testing.T) {
-	for _, test := range []struct {
-		task, fault string
-		isMounted   bool
-	}{
-		{"theirs mount", "PrepareLayer kill-before 1", false},
-		{"theirs mount", "PrepareLayer kill-after 1", false},
-		{"theirs mount", "BfSetupFilter kill-before 1", false},
-		{"theirs unmount", "BfRemoveMapping kill-before 1", true},
-		{"theirs unmount", "BfRemoveMapping kill-after 1", true},
-		{"theirs unmount", "UnprepareLayer kill-after 1", true},
-		{"theirs unmount", "DeactivateLayer kill-after 1", true},
-	} {
-		onHosts(t, func(h *host) {
-			if test.isMounted {
-				h.mustDo("theirs mount")
-			}
-			if err := h.do(test.task, test.fault); err == nil {
-				h.t.Fatal(test.fault, "has not killed it")
-			}
-			h.mustDo("ours unmount")        // what is still bound
-			h.mustDo("ours unmount-source") // without a binding nothing tells which layer was at the target
-			h.wantClosed()
-		})
-	}
+	mounts := []string{"PrepareLayer kill-before 1", "PrepareLayer kill-after 1", "BfSetupFilter kill-before 1"}
+	afterKills(t, "theirs", mounts, killedUnmounts, func(h *host) {
+		h.mustDo("ours unmount")        // what is still bound
+		h.mustDo("ours unmount-source") // without a binding nothing tells which layer was at the target
+		h.wantClosed()
+	})
 }
 
 func TestUnmount_OfContainerdsMountIsKilled(t *testing.T) {
 	for _, fault := range []string{"BfRemoveMapping kill-before 1", "BfRemoveMapping kill-after 1", "UnprepareLayer kill-before 1", "DeactivateLayer kill-after 1"} {
 		onHosts(t, func(h *host) {
 			h.mustDo("theirs mount")
-			if err := h.do("ours unmount", fault); err == nil {
-				h.t.Fatal(fault, "has not killed it")
-			}
+			h.mustKill("ours unmount", fault)
 			h.mustDo("ours unmount")
 			h.wantClosed()
 		})
@@ -274,38 +281,20 @@ func TestEngine_ClearsWhatContainerdUnmounts(t *testing.T) {
 }
 
 func TestMount_AfterContainerdHasUnmountedWhatWasKilled(t *testing.T) {
-	for _, test := range []struct {
-		task, fault string
-		isMounted   bool
-	}{
-		{"ours mount", "PrepareLayer kill-after 1", false},
-		{"ours mount", "BfSetupFilter kill-before 1", false},
-		{"ours mount", "BfSetupFilter kill-after 1", false},
-		{"ours unmount", "BfRemoveMapping kill-before 1", true},
-		{"ours unmount", "BfRemoveMapping kill-after 1", true},
-		{"ours unmount", "UnprepareLayer kill-after 1", true},
-		{"ours unmount", "DeactivateLayer kill-after 1", true},
-	} {
-		onHosts(t, func(h *host) {
-			if test.isMounted {
-				h.mustDo("ours mount")
-			}
-			if err := h.do(test.task, test.fault); err == nil {
-				h.t.Fatal(test.fault, "has not killed it")
-			}
-			h.mustDo("theirs unmount")
-			h.mustDo("ours mount")
-			h.wantMounted()
-			h.mustDo("ours unmount")
-			h.wantClosed()
-		})
-	}
+	mounts := []string{"PrepareLayer kill-after 1", "BfSetupFilter kill-before 1", "BfSetupFilter kill-after 1"}
+	afterKills(t, "ours", mounts, killedUnmounts, func(h *host) {
+		h.mustDo("theirs unmount")
+		h.mustDo("ours mount")
+		h.wantMounted()
+		h.mustDo("ours unmount")
+		h.wantClosed()
+	})
 }
 
 func TestUnmount_AfterARestartFindsNothingOfContainerds(t *testing.T) {
 	onHosts(t, func(h *host) {
 		h.mustDo("theirs mount")
-		h.must(h.model("restart"))
+		h.must(h.restart())
 		h.mustDo("ours unmount")
 		h.wantClosed()
 	})
