@@ -230,10 +230,12 @@ func (e *engine) boundTo(r *table.Record) (sources []string, err error) {
 		return nil, err
 	}
 	for _, b := range bindings {
-		if winpath.Fold(filepath.Base(b.root)) != winpath.Fold(filepath.Base(r.Resolved)) {
-			continue
+		isTarget := winpath.Equal(b.root, r.Resolved)
+		if !isTarget && winpath.Equal(filepath.Base(b.root), filepath.Base(r.Resolved)) {
+			root, _, err := winfs.ResolveParent(b.root)
+			isTarget = err == nil && winpath.Equal(root.Path, r.Resolved)
 		}
-		if root, _, err := winfs.ResolveParent(b.root); err == nil && winpath.Equal(root.Path, r.Resolved) {
+		if isTarget {
 			sources = append(sources, b.source)
 		}
 	}

@@ -69,11 +69,12 @@ func (e *engine) removeSource(r *table.Mount) {
 	}
 	stream := streamOf(destination(&r.Record))
 	text, err := readSource(stream)
-	if err != nil {
-		return
+	isOfLayer := err == nil && (text == r.Source || text == "") // the latter if a process was killed as it wrote
+	if err == nil && !isOfLayer {
+		name, err := winfs.Resolve(text)
+		isOfLayer = err == nil && table.KeyOf(name) == r.LayerKey
 	}
-	name, err := winfs.Resolve(text)
-	if text == "" || err == nil && table.KeyOf(name) == r.LayerKey { // the former if a process was killed as it wrote
+	if isOfLayer {
 		_ = winfs.RemoveFile(stream)
 	}
 }

@@ -43,10 +43,7 @@ func (e *engine) link(r *table.Record) error {
 	// Windows may have been told not to follow the link (fsutil behavior set SymlinkEvaluation,
 	// moby 38220), and the volume may be late.
 	err := e.pause.Do(noContext, isLate, func() error {
-		info, err := os.Stat(r.Resolved)
-		if err == nil && !info.IsDir() {
-			err = errors.New("not a directory")
-		}
+		_, err := resolveDir(r.Resolved)
 		return err
 	})
 	return errors.Wrapf(err, "link to %s does not show layer %s", text, r.Source)

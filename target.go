@@ -99,12 +99,7 @@ func planBind(m *Mount) (*plan, error) {
 		return nil, errors.WithMessage(err, "invalid bind mount: source")
 	}
 	source := filepath.Clean(m.Source)
-	name, err := winfs.Resolve(source)
-	if err == nil && !name.IsDir {
-		if _, err = os.Stat(source); err == nil {
-			err = errors.Errorf("%s is not a directory", source)
-		}
-	}
+	name, err := resolveDir(source)
 	if err != nil {
 		return nil, errors.WithMessage(err, "invalid bind mount: source")
 	}
@@ -113,6 +108,18 @@ func planBind(m *Mount) (*plan, error) {
 		dir = strings.TrimRight(dir, `\/`) + string(filepath.Separator) // the root directory, and not the device
 	}
 	return &plan{Record: table.Record{Type: bindType, Source: source, Dir: dir, Volume: dir}}, nil
+}
+
+// resolveDir is winfs.Resolve for a path that must lead to a directory.
+func resolveDir(path string) (winfs.Name, error) {
+	name, err := winfs.Resolve(path)
+	if err != nil || name.IsDir {
+		return name, err
+	}
+	if _, err = os.Stat(path); err == nil {
+		err = errors.Errorf("%s is not a directory", path)
+	}
+	return name, errors.WithStack(err)
 }
 
 // layerDir returns the directory of a layer for HCS, which wants a path without links (hcsshim pull request 939).

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -59,7 +60,7 @@ func (t *Table) Load(n Name) (*Mount, error) {
 	if err != nil {
 		return nil, errors.Wrap(err, "mount table")
 	}
-	data, err := io.ReadAll(m.file)
+	data, err := io.ReadAll(bufio.NewReaderSize(m.file, 1<<14)) // most files in one read
 	if err != nil {
 		m.Release()
 		return nil, errors.Wrap(err, "mount table")

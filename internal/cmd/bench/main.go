@@ -12,11 +12,13 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/Microsoft/go-winio/pkg/bindfilter"
@@ -30,6 +32,8 @@ const (
 	base      = `C:\bench\base`
 	absent    = `C:\bench\absent`
 	directory = `C:\bench\directory`
+	few       = `C:\bench\few`  // a mount table
+	many      = `C:\bench\many` // a mount table with 1,000 more mounts
 )
 
 // options are the mount options of the layer, which name its parent.
@@ -43,27 +47,31 @@ func main() {
 	drive := flag.String("drive", "unknown", "what file system drive C: is on")
 	flag.Parse()
 	check(makeSample())
+	check(fill(many))
 
-	const bare, bareBinding = 0, 1
+	const bare, link, containerds = 0, 2, 7
 	contenders := []struct {
-		name   string
-		target string
-		cycle  func(target string) error
-		least  int // the contender that makes the bare calls alone
-		costs  []time.Duration
+		name    string
+		target  string
+		table   string
+		cycle   func(target string) error
+		against int // the contender to compare with
+		costs   []time.Duration
 	}{
-		{name: "bare calls of hcsshim", target: directory, cycle: bareCalls, least: bare},
-		{name: "  with those of the bind filter", target: directory, cycle: bareBindingCalls, least: bare},
-		{name: "this package, by a link", target: absent, cycle: ours, least: bare},
-		{name: "  at a directory", target: directory, cycle: ours, least: bare},
-		{name: "this package, by a binding", target: absent, cycle: ourBinding, least: bareBinding},
-		{name: "  at a directory", target: directory, cycle: ourBinding, least: bareBinding},
-		{name: "containerd 2.4.2", target: directory, cycle: theirs, least: bareBinding}, // it takes nothing else
+		{name: "bare calls of hcsshim", target: directory, table: few, cycle: bareCalls, against: bare},
+		{name: "  with those of the bind filter", target: directory, table: few, cycle: bareBindingCalls, against: bare},
+		{name: "this package, by a link", target: absent, table: few, cycle: ours, against: bare},
+		{name: "  at a directory", target: directory, table: few, cycle: ours, against: bare},
+		{name: "  with 1,000 other mounts", target: absent, table: many, cycle: ours, against: link},
+		{name: "this package, by a binding", target: absent, table: few, cycle: ourBinding, against: containerds},
+		{name: "  at a directory", target: directory, table: few, cycle: ourBinding, against: containerds},
+		{name: "containerd 2.4.2", target: directory, table: few, cycle: theirs, against: bare}, // it takes nothing else
 	}
 	check(os.Mkdir(directory, 0o777))
 	for round := range *rounds + 1 {
 		for i := range contenders {
 			c := &contenders[(round+i)%len(contenders)]
+			check(mount.SetTableDir(c.table))
 			for range inTurn {
 				start := time.Now()
 				if err := c.cycle(c.target); err != nil {
@@ -80,11 +88,11 @@ func main() {
 		slices.SortFunc(contenders[i].costs, cmp.Compare)
 	}
 	fmt.Printf("Mount and unmount of a layer with one target, ms; %d rounds of %d cycles each, in turns; C: on %s\n", *rounds, inTurn, *drive)
-	fmt.Printf("%-32s %8s %8s   more than the bare calls: %8s %8s\n", "", "median", "min", "median", "min")
+	fmt.Printf("%-32s %8s %8s   times: %8s %8s\n", "", "median", "min", "median", "min")
 	for _, c := range contenders {
-		least := contenders[c.least].costs
-		median, leastMedian := c.costs[len(c.costs)/2], least[len(least)/2]
-		fmt.Printf("%-32s %8.2f %8.2f   %25s %8.2f %8.2f\n", c.name, ms(median), ms(c.costs[0]), "", ms(median-leastMedian), ms(c.costs[0]-least[0]))
+		other := contenders[c.against]
+		median, least, otherMedian, otherLeast := ms(c.costs[len(c.costs)/2]), ms(c.costs[0]), ms(other.costs[len(other.costs)/2]), ms(other.costs[0])
+		fmt.Printf("%-32s %8.2f %8.2f   %15.2f %8.2f  %s\n", c.name, median, least, median/otherMedian, least/otherLeast, other.name)
 	}
 }
 
@@ -162,6 +170,24 @@ func makeSample() error {
 		}
 	}
 	return os.WriteFile(filepath.Join(layer, "sandbox.vhdx"), nil, 0o666)
+}
+
+// fill adds copies of the record of one mount to a mount table, as of other layers at other targets.
+func fill(table string) error {
+	m := mount.Mount{Type: "windows-layer", Source: layer, Options: options}
+	if err := errors.Join(mount.SetTableDir(table), m.Mount(absent)); err != nil {
+		return err
+	}
+	names, err := filepath.Glob(filepath.Join(table, "mounts", "*"))
+	if err != nil || len(names) != 1 {
+		return fmt.Errorf("records: %q, %w", names, err)
+	}
+	record, err := os.ReadFile(names[0])
+	boot, _, _ := strings.Cut(names[0], "-")
+	for i := range 1000 {
+		err = errors.Join(err, os.WriteFile(fmt.Sprintf("%s-%032x-%032x", boot, i, i), record, 0o600))
+	}
+	return errors.Join(err, mount.Unmount(absent, 0))
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
