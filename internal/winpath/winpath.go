@@ -150,44 +150,34 @@ func Volume(path string) string {
 	if hasDrive(path) {
 		return path[:2]
 	}
-	if len(path) < 3 || !isSeparator(path[0]) || !isSeparator(path[1]) {
+	if len(path) < 2 || !isSeparator(path[0]) || !isSeparator(path[1]) {
 		return ""
 	}
-	if path[2] == '.' && (len(path) == 3 || isSeparator(path[3])) {
+	server, end := elementAt(path, 2)
+	share, end := elementAt(path, end+1)
+	switch {
+	case server == ".":
+		return ""
+	case server == "?" && strings.EqualFold(share, "UNC") && end < len(path):
+		server, end = elementAt(path, end+1)
+		share, end = elementAt(path, end+1)
+	case server == "?" && strings.IndexByte(share, ':') >= 0 && !(hasDrive(share) && len(share) == 2):
 		return ""
 	}
-	if path[2] != '?' || len(path) < 4 || !isSeparator(path[3]) {
-		return path[:shareEnd(path, 2)]
-	}
-	if len(path) >= 8 && strings.EqualFold(path[4:7], "UNC") && isSeparator(path[7]) {
-		return path[:shareEnd(path, 8)]
-	}
-	end := elementEnd(path, 4)
-	if name := path[4:end]; name == "" || strings.IndexByte(name, ':') >= 0 && !(hasDrive(name) && len(name) == 2) {
+	if server == "" || share == "" {
 		return ""
 	}
 	return path[:end]
 }
 
-// shareEnd returns the end of the text `server\share` that begins at start. It returns 0 if the server or the
-// share is missing.
-func shareEnd(path string, start int) int {
-	server := elementEnd(path, start)
-	if server == start || server == len(path) {
-		return 0
+// elementAt returns the element of path that begins at start, and where it ends.
+func elementAt(path string, start int) (element string, end int) {
+	start = min(start, len(path))
+	end = start
+	for end < len(path) && !isSeparator(path[end]) {
+		end++
 	}
-	share := elementEnd(path, server+1)
-	if share == server+1 {
-		return 0
-	}
-	return share
-}
-
-func elementEnd(path string, start int) int {
-	for start < len(path) && !isSeparator(path[start]) {
-		start++
-	}
-	return start
+	return path[start:end], end
 }
 
 func hasDrive(path string) bool {
