@@ -265,7 +265,7 @@ func (m *Mount) mountpoint(target string) (string, error) {
 		return path, nil
 	}
 	err = winpath.CheckText(m.Target)
-	elements := subElements(m.Target)
+	elements := winpath.Elements(m.Target)
 	for _, element := range elements {
 		if element == "." || element == ".." {
 			err = errors.Errorf("path contains %q", element)
@@ -283,7 +283,7 @@ func (m *Mount) mountpoint(target string) (string, error) {
 // checkWay returns an error if a directory on the way from target to the sub-directory is missing or is a link,
 // which could lead out of target. Target itself may be a link, as it is if another layer is shown there.
 func (m *Mount) checkWay(target string) error {
-	elements := subElements(m.Target)
+	elements := winpath.Elements(m.Target)
 	for i := 1; i < len(elements); i++ {
 		path := filepath.Join(append([]string{target}, elements[:i]...)...)
 		info, err := os.Lstat(path)
@@ -295,8 +295,4 @@ func (m *Mount) checkWay(target string) error {
 		}
 	}
 	return nil
-}
-
-func subElements(path string) []string {
-	return slices.DeleteFunc(strings.Split(strings.ReplaceAll(path, `\`, `/`), "/"), func(element string) bool { return element == "" })
 }

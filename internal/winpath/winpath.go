@@ -46,7 +46,7 @@ func checkElements(path string) error {
 	if filepath.Separator != '\\' && Volume(path) == "" {
 		return nil // a path of this system, which takes names literally
 	}
-	for _, element := range Elements(path) {
+	for _, element := range Elements(path[len(Volume(path)):]) {
 		if err := CheckElement(element); err != nil {
 			return errors.WithMessagef(err, "path %q", path)
 		}
@@ -58,7 +58,7 @@ func checkElements(path string) error {
 // a wildcard, and a device, which exists in every directory (CON, nul.txt). Windows also drops dots and spaces at
 // the end of a name.
 func CheckElement(element string) error {
-	if element == "" || element == "." || element == ".." {
+	if element == "." || element == ".." {
 		return nil
 	}
 	if strings.IndexByte(element, ':') >= 0 {
@@ -133,10 +133,8 @@ func Abs(path string) (string, error) {
 // IsAbs reports whether path is absolute on Windows.
 func IsAbs(path string) bool {
 	volume := Volume(path)
-	if len(volume) == 2 { // C:x is relative to the current directory of drive C
-		return len(path) > 2 && isSeparator(path[2])
-	}
-	return volume != ""
+	// C:x is relative to the current directory of drive C
+	return len(volume) > 2 || volume != "" && len(path) > 2 && isSeparator(path[2])
 }
 
 // isAbs reports whether path is absolute on Windows or on this system. Tests on other systems need the latter.
@@ -193,17 +191,9 @@ func IsRoot(path string) bool {
 	return rest == "" || len(rest) == 1 && isSeparator(rest[0])
 }
 
-// Elements returns the elements of path after its volume. It returns none for the root of a volume. If path ends
-// with a separator, the last element is empty.
-func Elements(path string) []string {
-	if IsRoot(path) {
-		return nil
-	}
-	rest := path[len(Volume(path)):]
-	if isSeparator(rest[0]) {
-		rest = rest[1:]
-	}
-	return strings.Split(strings.ReplaceAll(rest, `\`, `/`), "/")
+// Elements returns the names in a text without a volume.
+func Elements(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == '\\' || r == '/' })
 }
 
 // Last returns the text after the last separator of path.
