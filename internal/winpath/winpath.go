@@ -18,13 +18,10 @@ const Max = 32767
 
 // Check returns an error if path is not absolute, or if Windows would act on a different file than path names.
 func Check(path string) error {
-	if err := CheckText(path); err != nil {
-		return err
-	}
-	if !isAbs(path) {
+	if path != "" && !isAbs(path) {
 		return errors.Errorf("path %q is not absolute", path)
 	}
-	return checkElements(path)
+	return checkLiteral(path)
 }
 
 // CheckText returns an error if path is empty, too long, not valid Unicode, or contains a NUL.
@@ -42,7 +39,11 @@ func CheckText(path string) error {
 	return nil
 }
 
-func checkElements(path string) error {
+// checkLiteral is Check for a path that may be relative.
+func checkLiteral(path string) error {
+	if err := CheckText(path); err != nil {
+		return err
+	}
 	if filepath.Separator != '\\' && Volume(path) == "" {
 		return nil // a path of this system, which takes names literally
 	}
@@ -116,11 +117,7 @@ func CheckID(path string) error {
 
 // Abs returns path as a clean absolute path. It returns an error if Check rejects that path.
 func Abs(path string) (string, error) {
-	// Check the elements first: on Windows filepath.Abs drops dots and spaces at the end of a name.
-	err := CheckText(path)
-	if err == nil {
-		err = checkElements(path)
-	}
+	err := checkLiteral(path) // first: on Windows filepath.Abs drops dots and spaces at the end of a name
 	if err == nil {
 		path, err = filepath.Abs(path)
 	}
@@ -241,11 +238,7 @@ func Comparable(path string) string {
 	if len(path) > 4 && strings.EqualFold(path[:4], `UNC\`) {
 		path = `\\` + path[4:]
 	}
-	path = Fold(strings.TrimRight(path, `\`))
-	if len(path) > 1 {
-		path = strings.TrimSuffix(path, separator)
-	}
-	return path
+	return Fold(strings.TrimRight(path, `\`+separator))
 }
 
 // Equal reports whether two paths name the same file. It assumes that neither path contains links.
@@ -254,7 +247,7 @@ func Equal(a, b string) bool { return Comparable(a) == Comparable(b) }
 // Contains reports whether path is dir or lies below it. It assumes that neither path contains links.
 func Contains(dir, path string) bool {
 	dir, path = Comparable(dir), Comparable(path)
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, separator)+separator)
+	return path == dir || strings.HasPrefix(path, dir+separator)
 }
 
 const separator = string(filepath.Separator)
