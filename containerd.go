@@ -11,6 +11,7 @@ import (
 	"github.com/pkg/errors"
 
 	"github.com/seed-941ae793/mount/internal/hcs"
+	"github.com/seed-941ae793/mount/internal/retry"
 	"github.com/seed-941ae793/mount/internal/table"
 	"github.com/seed-941ae793/mount/internal/winfs"
 	"github.com/seed-941ae793/mount/internal/winpath"
@@ -153,7 +154,7 @@ func (e *engine) record(p *plan, target table.Key) (bool, error) {
 // path finds the layer: a copy of the directory may have the stream, too, and the layer has it itself. Whatever
 // fails is tried again: opening a file through a binding may fail for an instant (Windows-Containers 635).
 func (e *engine) findForeign(path string) (p *plan, err error) {
-	err = e.pause.Do(noContext, func(error) bool { return true }, func() error {
+	err = e.pause.Do(noContext, retry.Always, func() error {
 		source, err := readSource(streamOf(path))
 		if p = nil; err == nil && winpath.CheckLayer(source) == nil {
 			p, err = e.planForeign(path, filepath.Clean(source))

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pkg/errors"
 
+	"github.com/seed-941ae793/mount/internal/retry"
 	"github.com/seed-941ae793/mount/internal/winfs"
 	"github.com/seed-941ae793/mount/internal/winpath"
 )
@@ -25,12 +26,8 @@ func (l Layers) Close(layer *Layer) error {
 }
 
 // CloseUnknown is Close for a layer that other code may have opened: it never opens it.
-func (l Layers) CloseUnknown(layer *Layer) (err error) {
-	l.Pause.Until(context.Background(), func() bool {
-		err = l.tryClose(layer)
-		return err == nil
-	})
-	return err
+func (l Layers) CloseUnknown(layer *Layer) error {
+	return l.Pause.Do(context.Background(), retry.Always, func() error { return l.tryClose(layer) })
 }
 
 func (l Layers) tryClose(layer *Layer) error {

@@ -146,14 +146,12 @@ func (l Layers) IsOpen(layer *Layer) (bool, error) {
 	}
 	// Other code may have closed the layer, and another layer may have got the GUID of its volume.
 	var now string
-	err := l.Pause.Do(ctx, anyError, func() (err error) {
+	err := l.Pause.Do(ctx, retry.Always, func() (err error) {
 		now, err = l.mountPath(layer.Dir)
 		return err
 	})
 	return err == nil && winpath.Equal(now, layer.Volume), err
 }
-
-func anyError(error) bool { return true }
 
 // ErrSharingViolation is ERROR_SHARING_VIOLATION. ActivateLayer returns it if the layer is open, or if somebody
 // closed the layer a moment ago (buildkit 5807).

@@ -1,6 +1,7 @@
 package hcs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -92,32 +93,28 @@ func (l Layers) mayHaveVolume(layer *Layer) bool {
 
 // findVolume fills in the Volume of an open layer. It waits if the volume is not there yet. It also waits if HCS
 // names no volume, or the volume of an earlier activation: HCS may do so for a moment.
-func (l Layers) findVolume(ctx context.Context, layer *Layer) (err error) {
+func (l Layers) findVolume(ctx context.Context, layer *Layer) error {
 	var path string
-	found := l.Pause.Until(ctx, func() bool {
-		if path, err = l.mountPath(layer.Dir); err != nil {
-			return !winfs.IsAny(err, transientMountPath...)
-		}
+	var refusal error // why HCS does not answer
+	isLate := func(error) bool { return refusal == nil || winfs.IsAny(refusal, transientMountPath...) }
+	err := l.Pause.Do(ctx, isLate, func() error {
+		path, refusal = l.mountPath(layer.Dir)
 		switch {
+		case refusal != nil:
+			return refusal
 		case IsVolume(path) && !IsReachable(path):
-			err = errors.Wrapf(os.ErrNotExist, "failed to get mount path of layer %s: %s", layer.Dir, path)
+			return errors.Wrapf(os.ErrNotExist, "failed to get mount path of layer %s: %s", layer.Dir, path)
 		case !IsVolume(path) && layer.Disk == OwnDisk, path == "" && layer.Disk == KeptDisk:
 			// The directory of a writable layer contains its disk and not its files, so it cannot stand in for
 			// the volume. For a read-only layer that has kept its disk, the directory is the right answer.
-			err = errors.Errorf("failed to get mount path of layer %s: HCS names no volume, but %q", layer.Dir, path)
+			return errors.Errorf("failed to get mount path of layer %s: HCS names no volume, but %q", layer.Dir, path)
 		}
-		return err == nil
+		return nil
 	})
-	if !found && ctx.Err() != nil {
-		err = fmt.Errorf("%w (retries stopped: %w)", err, ctx.Err())
+	if err == nil {
+		layer.Volume = cmp.Or(path, layer.Dir)
 	}
-	if err != nil {
-		return err
-	}
-	if layer.Volume = path; path == "" {
-		layer.Volume = layer.Dir
-	}
-	return nil
+	return err
 }
 
 // undo closes a layer after an attempt to open it failed with err. It reports whether the layer may still be open.

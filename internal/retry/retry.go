@@ -25,26 +25,26 @@ func Wait(ctx context.Context) error {
 
 // Do calls try until it succeeds, fails with an error that is not transient, or has failed five times. If
 // ctx ends, Do returns once the current attempt is over.
-func (pause Pause) Do(ctx context.Context, isTransient func(error) bool, try func() error) error {
-	for attempt := 1; ; attempt++ {
-		err := try()
-		if err == nil || !isTransient(err) || attempt == attempts {
-			return err
-		}
-		if waitErr := pause(ctx); waitErr != nil {
-			return fmt.Errorf("%w (retries stopped: %w)", err, waitErr)
-		}
+func (pause Pause) Do(ctx context.Context, isTransient func(error) bool, try func() error) (err error) {
+	isOver := pause.Until(ctx, func() bool {
+		err = try()
+		return err == nil || !isTransient(err)
+	})
+	if !isOver && ctx.Err() != nil {
+		err = fmt.Errorf("%w (retries stopped: %w)", err, ctx.Err())
 	}
+	return err
 }
+
+// Always is for Do: all errors are transient.
+func Always(error) bool { return true }
 
 // Until calls condition until it returns true, at most five times. It reports whether condition returned true.
 func (pause Pause) Until(ctx context.Context, condition func() bool) bool {
-	for attempt := 1; ; attempt++ {
-		if condition() {
-			return true
-		}
+	for attempt := 1; !condition(); attempt++ {
 		if attempt == attempts || pause(ctx) != nil {
 			return false
 		}
 	}
+	return true
 }

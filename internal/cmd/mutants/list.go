@@ -65,7 +65,7 @@ var mutants = []mutant{
 	{bug: "a volume that can be reached proves that a layer is open", file: "internal/hcs/hcs.go", run: "TestMount_NeverShowsTheVolumeOfAnotherLayer",
 		old: "	// Other code may have closed the layer, and", new: "	return true, nil\n	// Other code may have closed the layer, and"},
 	{bug: "a volume that is late is not waited for", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_WaitsForALateVolume",
-		old: "return !winfs.IsAny(err, transientMountPath...)", new: "return true"},
+		old: "return refusal == nil || winfs.IsAny(refusal, transientMountPath...)", new: "return false"},
 	{bug: "the volume of an earlier activation is shown", file: "internal/hcs/open.go", pkg: "internal/hcs", run: "TestOpen_TheVolumeOfAnEarlierActivationDoesNotCount",
 		old: "case IsVolume(path) && !IsReachable(path):", new: "case false:"},
 
