@@ -29,7 +29,7 @@ func (l Layers) Open(ctx context.Context, layer *Layer) (mayBeOpen bool, err err
 		return false, errors.Wrapf(ErrSharingViolation, "open layer %s: it is open already, as %s", layer.Dir, volume)
 	}
 	tryAgain := false
-	err = l.Pause.Do(ctx, func(error) bool { return tryAgain && !mayBeOpen }, func() error {
+	err = l.Pause.Do(ctx, func(error) bool { return tryAgain }, func() error {
 		layer.Volume = ""
 		tryAgain, mayBeOpen, err = l.tryOpen(ctx, layer)
 		return err
@@ -39,45 +39,34 @@ func (l Layers) Open(ctx context.Context, layer *Layer) (mayBeOpen bool, err err
 
 // tryOpen makes one attempt to open the layer. It also reports whether another attempt may succeed.
 func (l Layers) tryOpen(ctx context.Context, layer *Layer) (tryAgain, mayBeOpen bool, err error) {
-	err = errors.Wrapf(l.Calls.ActivateLayer(layer.Dir), "failed to activate layer %s", layer.Dir)
-	if err != nil {
+	if err = l.Calls.ActivateLayer(layer.Dir); err != nil {
 		tryAgain = winfs.IsAny(err, transientActivate...)
-		if l.isActivated(layer, err) {
-			mayBeOpen, err = l.undo(layer, err)
-		}
-		return tryAgain, mayBeOpen, err
-	}
-	err = errors.Wrapf(l.Calls.PrepareLayer(layer.Dir, layer.Parents), "failed to prepare layer %s", layer.Dir)
-	if err != nil {
+		// ActivateLayer may have attached the disk all the same: hcsshim has seen ERROR_NOT_READY for volumes that
+		// were late. On a sharing violation, other code has the layer open: leave it open.
+		mayBeOpen = !errors.Is(err, ErrSharingViolation) &&
+			(layer.Disk == OwnDisk && winfs.IsAny(err, transient...) || l.mayHaveVolume(layer))
+		err = errors.Wrapf(err, "failed to activate layer %s", layer.Dir)
+	} else if err = l.Calls.PrepareLayer(layer.Dir, layer.Parents); err != nil {
 		tryAgain = winfs.IsAny(err, transientPrepare...)
 		// If the layer has no disk and the failure is final, do not undo anything: ActivateLayer did nothing, and
 		// PrepareLayer may have failed because other code has attached the filter.
-		if tryAgain || layer.Disk == OwnDisk || l.mayHaveVolume(layer) {
-			mayBeOpen, err = l.undo(layer, err)
-		}
+		mayBeOpen = tryAgain || layer.Disk == OwnDisk || l.mayHaveVolume(layer)
+		err = errors.Wrapf(err, "failed to prepare layer %s", layer.Dir)
+	} else {
+		mayBeOpen, err = true, l.findVolume(ctx, layer)
+	}
+	if err == nil || !mayBeOpen {
 		return tryAgain, mayBeOpen, err
 	}
-	if err = l.findVolume(ctx, layer); err != nil {
-		mayBeOpen, err = l.undo(layer, err)
-		return false, mayBeOpen, err
+	if closeErr := l.Close(layer); closeErr != nil {
+		return false, true, fmt.Errorf("%w; undo: %w", err, closeErr)
 	}
-	return false, true, nil
+	return tryAgain, false, err
 }
 
-// isActivated reports whether ActivateLayer may have attached the disk although it returned err.
-func (l Layers) isActivated(layer *Layer, err error) bool {
-	switch {
-	case layer.Disk == NoDisk, errors.Is(err, ErrSharingViolation):
-		return false // on a sharing violation, other code has the layer open: leave it open
-	case layer.Disk == OwnDisk && winfs.IsAny(err, transient...):
-		return true // hcsshim has seen ERROR_NOT_READY for volumes that were late
-	}
-	return l.mayHaveVolume(layer) // Open saw no volume before the call
-}
-
-// mayHaveVolume reports whether a layer that was just activated may have a volume. It has one if HCS names it;
-// mayHaveVolume waits for a volume that is late. If the layer has kept its disk, it may also have a volume if
-// HCS names nothing at all, not even the directory of the layer.
+// mayHaveVolume reports whether a layer that was just activated may have a volume, where Open has seen none. It
+// has one if HCS names it; mayHaveVolume waits for a volume that is late. If the layer has kept its disk, it may
+// also have a volume if HCS names nothing at all, not even the directory of the layer.
 func (l Layers) mayHaveVolume(layer *Layer) bool {
 	if layer.Disk == NoDisk {
 		return false
@@ -115,12 +104,4 @@ func (l Layers) findVolume(ctx context.Context, layer *Layer) error {
 		layer.Volume = cmp.Or(path, layer.Dir)
 	}
 	return err
-}
-
-// undo closes a layer after an attempt to open it failed with err. It reports whether the layer may still be open.
-func (l Layers) undo(layer *Layer, err error) (mayBeOpen bool, _ error) {
-	if closeErr := l.Close(layer); closeErr != nil {
-		return true, fmt.Errorf("%w; undo: %w", err, closeErr)
-	}
-	return false, err
 }
