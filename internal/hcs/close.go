@@ -60,18 +60,15 @@ func (l Layers) tryClose(layer *Layer) error {
 //   - A layer whose directory is gone is closed: the directory of an open layer cannot be removed.
 func (l Layers) isClosed(layer *Layer, unprepareErr, deactivateErr error) bool {
 	unprepared := unprepareErr == nil || winfs.IsAny(unprepareErr, notPrepared...)
-	if IsVolume(layer.Volume) {
-		if !IsReachable(layer.Volume) {
-			return true
-		}
-		now, err := l.mountPath(layer.Dir)
-		if err == nil {
-			return !winpath.Equal(now, layer.Volume)
-		}
-		return unprepared && deactivateErr == nil
+	if !IsVolume(layer.Volume) {
+		return unprepared && (deactivateErr == nil || layer.Disk == NoDisk) || !exists(layer.Dir)
 	}
-	if unprepared && (deactivateErr == nil || layer.Disk == NoDisk) {
+	if !IsReachable(layer.Volume) {
 		return true
 	}
-	return !exists(layer.Dir)
+	now, err := l.mountPath(layer.Dir)
+	if err != nil {
+		return unprepared && deactivateErr == nil
+	}
+	return !winpath.Equal(now, layer.Volume)
 }
