@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/pkg/errors"
-
 	"github.com/seed-941ae793/mount/internal/winfs"
 )
 
@@ -22,14 +20,9 @@ func lockFile(locks *os.File, name string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
-		if err == nil {
-			return func() { _ = file.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EINTR) {
-			_ = file.Close()
-			return nil, &os.PathError{Op: "flock", Path: file.Name(), Err: err}
-		}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil { // which Go lets Linux repeat after a signal
+		_ = file.Close()
+		return nil, &os.PathError{Op: "flock", Path: file.Name(), Err: err}
 	}
+	return func() { _ = file.Close() }, nil
 }
