@@ -2,6 +2,7 @@ package table
 
 import (
 	"bufio"
+	stderrors "errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,7 +35,7 @@ func (t *Table) Create(layer, target Key, r Record) (*Mount, error) {
 		return nil, errors.Wrap(err, "mount table")
 	}
 	if err := m.Save(false); err != nil {
-		return nil, joinUndo(err, m.Remove())
+		return nil, stderrors.Join(err, errors.WithMessage(m.Remove(), "undo"))
 	}
 	return m, nil
 }
@@ -95,7 +96,7 @@ func (m *Mount) Save(durable bool) error {
 		err = m.file.Sync()
 	}
 	if err != nil {
-		err = joinUndo(err, m.file.Truncate(m.size)) // otherwise the line might count
+		err = stderrors.Join(err, errors.WithMessage(m.file.Truncate(m.size), "undo")) // otherwise the line might count
 		return errors.Wrapf(err, "mount table: record layer %s at %s", m.Source, m.Target)
 	}
 	m.size += int64(len(line))

@@ -16,7 +16,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	stderrors "errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -238,12 +237,4 @@ func (t *Table) Close() {
 	defer t.mu.Unlock()
 	release(t.held)
 	t.held = nil
-}
-
-// joinUndo returns err. If undo is not nil, joinUndo joins it to err.
-func joinUndo(err, undo error) error {
-	if undo == nil {
-		return err
-	}
-	return stderrors.Join(err, errors.WithMessage(undo, "undo"))
 }
