@@ -26,18 +26,24 @@ type Mount struct {
 // Create creates the file of a new mount and writes its first line. Create does not flush the file: the line
 // matters only while the layer may be open, and after a power failure no layer is open.
 func (t *Table) Create(layer, target Key, r Record) (*Mount, error) {
-	m := &Mount{Record: r, Name: Name{t.boot, layer, target}, table: t}
-	err := t.whileBusy(func() (err error) {
-		m.file, err = winfs.OpenPrivate(t.path(m.Name), os.O_CREATE|os.O_EXCL)
-		return err
-	})
+	m, err := t.open(Name{t.boot, layer, target}, os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return nil, errors.Wrap(err, "mount table")
 	}
+	m.Record = r
 	if err := m.Save(false); err != nil {
 		return nil, stderrors.Join(err, errors.WithMessage(m.Remove(), "undo"))
 	}
 	return m, nil
+}
+
+func (t *Table) open(n Name, flag int) (m *Mount, err error) {
+	m = &Mount{Name: n, table: t}
+	err = t.whileBusy(func() (err error) {
+		m.file, err = winfs.OpenPrivate(t.path(n), flag)
+		return err
+	})
+	return m, err
 }
 
 func (t *Table) path(n Name) string { return filepath.Join(t.mounts(), n.String()) }
@@ -50,11 +56,7 @@ func (t *Table) path(n Name) string { return filepath.Join(t.mounts(), n.String(
 // power failure destroyed its content, before anything was done at the target. In both cases Load returns a
 // mount that is Closed and has no target: only its file is left to be removed.
 func (t *Table) Load(n Name) (*Mount, error) {
-	m := &Mount{Name: n, table: t}
-	err := t.whileBusy(func() (err error) {
-		m.file, err = winfs.OpenPrivate(t.path(n), 0)
-		return err
-	})
+	m, err := t.open(n, 0)
 	if errors.Is(err, winfs.ErrUntrusted) {
 		return nil, m.damaged(err)
 	}
@@ -66,10 +68,9 @@ func (t *Table) Load(n Name) (*Mount, error) {
 		m.Release()
 		return nil, errors.Wrap(err, "mount table")
 	}
-	var isTorn bool
-	m.Record, m.size, isTorn, err = decode(data)
+	m.Record, m.size, err = decode(data)
 	if err == nil && m.State == "" {
-		if m.State = Closed; !isTorn && !t.IsStale(n) {
+		if m.State = Closed; m.size > 0 && !t.IsStale(n) {
 			err = errors.New("no complete record")
 		}
 	}

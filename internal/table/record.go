@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/pkg/errors"
 
@@ -88,26 +89,24 @@ func checksum(version string, text []byte) uint32 {
 }
 
 // decode returns the record in a file and the size of its complete lines. If no line counts, decode returns a
-// Record without a State, and isTorn reports whether the file has no complete line at all.
-func decode(data []byte) (r Record, size int64, isTorn bool, err error) {
-	lines := bytes.Split(data, []byte("\n"))
-	lines = lines[:len(lines)-1] // what follows the last end of a line
+// Record without a State.
+func decode(data []byte) (r Record, size int64, err error) {
 	size = int64(bytes.LastIndexByte(data, '\n') + 1)
-	for i := len(lines) - 1; i >= 0; i-- {
-		found, rest, _ := bytes.Cut(lines[i], []byte(" "))
+	for _, line := range slices.Backward(bytes.Split(data[:size], []byte("\n"))) {
+		found, rest, _ := bytes.Cut(line, []byte(" "))
 		sum, text, _ := bytes.Cut(rest, []byte(" "))
 		if string(sum) != fmt.Sprintf("%08x", checksum(string(found), text)) {
 			continue
 		}
 		if string(found) != version {
-			return Record{}, 0, false, errors.Errorf("unknown format version %.20q", found)
+			return r, size, errors.Errorf("unknown format version %.20q", found)
 		}
 		if err := json.Unmarshal(text, &r); err != nil {
-			return Record{}, 0, false, errors.WithStack(err)
+			return r, size, errors.WithStack(err)
 		}
-		return r, size, false, r.check()
+		return r, size, r.check()
 	}
-	return Record{}, 0, len(lines) == 0, nil
+	return r, size, nil
 }
 
 // check returns an error if no Mount can have written the record, or if HCS must not be called for its

@@ -45,7 +45,7 @@ func TestRecord_IsWrittenInTheDocumentedFormat(t *testing.T) {
 }
 
 func TestRecord_SurvivesItsEncoding(t *testing.T) {
-	r, size, _, err := decode([]byte(fullLine))
+	r, size, err := decode([]byte(fullLine))
 	if err != nil || !reflect.DeepEqual(r, fullRecord) || size != int64(len(fullLine)) {
 		t.Errorf("%+v, %d, %v, want %+v, %d", r, size, err, fullRecord, len(fullLine))
 	}
@@ -59,9 +59,9 @@ func TestRecord_LastWholeLineCounts(t *testing.T) {
 	}
 	for n := range len(file) + 1 {
 		whole := strings.Count(file[:n], "\n")
-		r, size, isTorn, err := decode([]byte(file[:n]))
-		if err != nil || r.State != states[whole] || int(size) != strings.LastIndex(file[:n], "\n")+1 || isTorn != (whole == 0) {
-			t.Errorf("%d bytes, %d lines: state %q, size %d, torn %t, %v", n, whole, r.State, size, isTorn, err)
+		r, size, err := decode([]byte(file[:n]))
+		if err != nil || r.State != states[whole] || int(size) != strings.LastIndex(file[:n], "\n")+1 {
+			t.Errorf("%d bytes, %d lines: state %q, size %d, %v", n, whole, r.State, size, err)
 		}
 	}
 }
@@ -72,7 +72,7 @@ func TestRecord_LineWithZerosDoesNotCount(t *testing.T) {
 	for from := range line {
 		for to := from + 1; to <= len(line); to++ {
 			torn := before + line[:from] + strings.Repeat("\x00", to-from) + line[to:]
-			r, size, _, err := decode([]byte(torn))
+			r, size, err := decode([]byte(torn))
 			if err != nil || r.State != Opening || int(size) != strings.LastIndex(torn, "\n")+1 {
 				t.Errorf("%q: state %q, size %d, %v", torn[len(before):], r.State, size, err)
 			}
@@ -94,10 +94,10 @@ func TestRecord_LineWithAnotherChecksumDoesNotCount(t *testing.T) {
 		fmt.Sprintf("1 %08x %s\n", crc32.ChecksumIEEE([]byte(text)), text),
 		fmt.Sprintf("2 %08x %s\n", sum, text),
 	} {
-		if r, _, isTorn, err := decode([]byte(line)); err != nil || r.State != "" || isTorn {
-			t.Errorf("%q alone: state %q, torn %t, %v", line, r.State, isTorn, err)
+		if r, size, err := decode([]byte(line)); err != nil || r.State != "" || int(size) != len(line) {
+			t.Errorf("%q alone: state %q, size %d, %v", line, r.State, size, err)
 		}
-		if r, size, _, err := decode([]byte(fullLine + line)); err != nil || r.State != Shown || int(size) != len(fullLine+line) {
+		if r, size, err := decode([]byte(fullLine + line)); err != nil || r.State != Shown || int(size) != len(fullLine+line) {
 			t.Errorf("%q after a line: %+v, size %d, %v", line, r, size, err)
 		}
 	}
@@ -105,14 +105,14 @@ func TestRecord_LineWithAnotherChecksumDoesNotCount(t *testing.T) {
 
 func TestRecord_UnknownVersionIsAnError(t *testing.T) {
 	for _, version := range []string{"2", "10", "1.0", ""} {
-		_, _, _, err := decode([]byte(fullLine + lineOf(version, minimal(Shown))))
+		_, _, err := decode([]byte(fullLine + lineOf(version, minimal(Shown))))
 		wantError(t, err, fmt.Sprintf("unknown format version %q", version))
 	}
 }
 
 func TestRecord_UnknownFieldsAreIgnored(t *testing.T) {
 	text := strings.Replace(minimal(Shown), "{", `{"more":{"a":[1]},`, 1)
-	r, _, _, err := decode([]byte(lineOf("1", text)))
+	r, _, err := decode([]byte(lineOf("1", text)))
 	if want := (Record{State: Shown, Dir: `C:\layers\2`}); err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("%+v, %v, want %+v", r, err, want)
 	}
@@ -132,7 +132,7 @@ func TestRecord_WhatNoMountRecordsIsAnError(t *testing.T) {
 		{"device", `{"state":"shown","dir":"C:\\layers\\nul"}`, "is the name of a device"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, _, _, err := decode([]byte(fullLine + lineOf("1", test.text)))
+			_, _, err := decode([]byte(fullLine + lineOf("1", test.text)))
 			wantError(t, err, test.want)
 		})
 	}
@@ -146,25 +146,22 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte("1 00000000 \n"))
 	f.Add([]byte("\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r, size, isTorn, err := decode(data)
+		r, size, err := decode(data)
 		if err != nil {
-			return
-		}
-		if isTorn != !bytes.Contains(data, []byte("\n")) {
-			t.Fatalf("torn %t: %q", isTorn, data)
-		}
-		if r.State == "" {
 			return
 		}
 		if int(size) != bytes.LastIndexByte(data, '\n')+1 {
 			t.Fatalf("size %d of %q", size, data)
+		}
+		if r.State == "" {
+			return
 		}
 		if winpath.CheckLayer(r.Dir) != nil {
 			t.Fatalf("%q is accepted", data)
 		}
 		// Save appends after the whole lines, over what was not finished.
 		line := r.encode()
-		again, _, _, err := decode(append(append(data[:size:size], line...), "unfinished"...))
+		again, _, err := decode(append(append(data[:size:size], line...), "unfinished"...))
 		if err != nil || !bytes.Equal(line, again.encode()) {
 			t.Fatalf("%q is written as %q and then %q, %v", data, line, again.encode(), err)
 		}

@@ -154,7 +154,7 @@ var mutants = []mutant{
 	{bug: "the checksum does not cover the version", file: "internal/table/record.go", pkg: "internal/table", run: "TestRecord_LineWithAnotherChecksum",
 		old: "crc32.Update(crc32.ChecksumIEEE([]byte(version)), crc32.IEEETable, text)", new: "crc32.ChecksumIEEE(text)"},
 	{bug: "a line that was torn counts", file: "internal/table/record.go", pkg: "internal/table", run: "TestRecord_LastWholeLineCounts",
-		old: "	lines = lines[:len(lines)-1] // what follows the last end of a line\n", new: ""},
+		old: "bytes.Split(data[:size], ", new: "bytes.Split(data, "},
 	{bug: "a record that could not be written counts", file: "internal/table/mount.go", pkg: "internal/table", run: "TestSave_CutsOff",
 		old: "m.file.Truncate(m.size)", new: "nil"},
 	{bug: "a record of an untrusted user counts", file: "internal/winfs/private_windows.go", pkg: "internal/table", run: "TestLoad_FileOfAnUntrustedUser", wine: true,
