@@ -136,52 +136,43 @@ func (t *Table) hold(mayMake bool) (isThere bool, err error) {
 	if _, err := os.Lstat(t.dir); errors.Is(err, os.ErrNotExist) && !mayMake {
 		return false, nil
 	}
-	try := func() (err error) {
-		t.held, err = holdDir(t.dir)
-		return err
-	}
-	err = t.whileBusy(try)
+	err = t.whileBusy(t.openAll)
 	if errors.Is(err, winfs.ErrUntrusted) {
-		var moveErr error
-		if winfs.CheckOwner(t.dir) != nil { // do not move the table of a trusted user: it may have live mounts
-			aside := fmt.Sprintf("%s.untrusted-%x", t.dir, time.Now().UnixNano())
-			moveErr = t.whileBusy(func() error { return winfs.MoveUntrusted(t.dir, aside) })
-		}
-		if retryErr := t.whileBusy(try); retryErr == nil || moveErr == nil { // another process may have moved it
-			err = retryErr
-		} else {
+		aside := fmt.Sprintf("%s.untrusted-%x", t.dir, time.Now().UnixNano())
+		moveErr := t.whileBusy(func() error { return winfs.MoveUntrusted(t.dir, aside) })
+		if err = t.whileBusy(t.openAll); err != nil && moveErr != nil { // or another process has moved it
 			err = fmt.Errorf("%w; moving it aside: %w", err, moveErr)
 		}
 	}
 	return err == nil, errors.Wrap(err, "mount table")
 }
 
-// holdDir opens the directory of a table and what is in it. It creates what is missing, and makes sure that what
+// openAll opens the directory of the table and what is in it. It creates what is missing, and makes sure that what
 // exists can be trusted. The lock file is the last element of held.
-func holdDir(dir string) (held []*os.File, err error) {
-	if err := CheckDir(dir); err != nil { // before OpenPrivateDir changes the access list
-		return nil, err
+func (t *Table) openAll() error {
+	if err := CheckDir(t.dir); err != nil { // before OpenPrivateDir changes the access list
+		return err
 	}
-	var file *os.File
 	for _, name := range []string{"", "mounts", "lock"} {
-		if path := filepath.Join(dir, name); name == "lock" {
-			file, err = openLocks(path)
-		} else {
-			file, err = winfs.OpenPrivateDir(path)
+		open := winfs.OpenPrivateDir
+		if name == "lock" {
+			open = openLocks
 		}
+		file, err := open(filepath.Join(t.dir, name))
 		if err != nil {
-			release(held)
-			return nil, err
+			t.close()
+			return err
 		}
-		held = append(held, file)
+		t.held = append(t.held, file)
 	}
-	return held, nil
+	return nil
 }
 
-func release(held []*os.File) {
-	for _, file := range held {
+func (t *Table) close() {
+	for _, file := range t.held {
 		_ = file.Close() // cannot lose data: nothing was written to the file
 	}
+	t.held = nil
 }
 
 // CheckDir returns an error if the directory dir contains anything that is not part of a mount table: then this
@@ -235,6 +226,5 @@ func (t *Table) lock(name string) (unlock func(), err error) {
 func (t *Table) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	release(t.held)
-	t.held = nil
+	t.close()
 }

@@ -136,7 +136,7 @@ func RemoveOpen(file *os.File) error {
 }
 
 // MoveUntrusted renames the directory at from to to. If the owner of the directory is trusted, MoveUntrusted does
-// nothing and returns an error that matches os.ErrExist.
+// nothing and returns nil: it may have live mounts.
 //
 // MoveUntrusted renames the very directory that it has checked: it keeps the directory open without sharing
 // deletion, so nobody else can rename it in between. If a process uses the directory as its mount table,
@@ -149,7 +149,7 @@ func MoveUntrusted(from, to string) error {
 	}
 	defer windows.CloseHandle(handle)
 	if CheckOwner(from) == nil {
-		return &os.PathError{Op: "move aside", Path: from, Err: os.ErrExist}
+		return nil
 	}
 	name, err := windows.UTF16FromString(to)
 	if err != nil {
