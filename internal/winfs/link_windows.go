@@ -2,7 +2,6 @@ package winfs
 
 import (
 	"os"
-	"sync"
 
 	"github.com/pkg/errors"
 	"golang.org/x/sys/windows"
@@ -37,18 +36,13 @@ func Link(text, path string) error {
 // The access list does not decide who may follow the link: Windows checks the access list of a junction, but not
 // that of a symbolic link (bugs.python.org/msg349970). If Windows did check it, everybody could still follow the
 // link, because everybody may read it.
-var linkAccess = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
-	const everybody, appContainers = "WD", "S-1-15-2-1"
-	return securityOf("D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FRFX;;;" + everybody + ")(A;;FRFX;;;" + appContainers + ")")
-})
+var linkAccess = securityOf("D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FRFX;;;" + everybody + ")(A;;FRFX;;;" + appContainers + ")")
+
+const everybody, appContainers = "WD", "S-1-15-2-1"
 
 func protectLink(path, text string) error {
-	sa, err := linkAccess()
-	if err != nil {
-		return err
-	}
 	return withLink("protect link", path, text, windows.FILE_READ_ATTRIBUTES|windows.WRITE_DAC, 0, func(link windows.Handle) error {
-		return setAccess(link, sa)
+		return setAccess(link, linkAccess())
 	})
 }
 

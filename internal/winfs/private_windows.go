@@ -12,24 +12,26 @@ import (
 
 // private is the security descriptor of this package's own files. Administrators own the files, and only
 // Administrators and SYSTEM have access. P keeps a file from inheriting more access from its directory.
-var private = sync.OnceValues(func() (*windows.SecurityAttributes, error) {
-	return securityOf("O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)")
-})
+var private = securityOf("O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)")
 
-func securityOf(sddl string) (*windows.SecurityAttributes, error) {
-	sd, err := windows.SecurityDescriptorFromString(sddl)
-	sa := &windows.SecurityAttributes{SecurityDescriptor: sd}
-	sa.Length = uint32(unsafe.Sizeof(*sa))
-	return sa, errors.WithStack(err)
+// securityOf returns a function that returns a security descriptor. It panics if Windows does not know the text,
+// which is a constant, as regexp.MustCompile does: a file without the descriptor would be open to others.
+func securityOf(sddl string) func() *windows.SecurityAttributes {
+	return sync.OnceValue(func() *windows.SecurityAttributes {
+		sd, err := windows.SecurityDescriptorFromString(sddl)
+		if err != nil {
+			panic(err)
+		}
+		sa := &windows.SecurityAttributes{SecurityDescriptor: sd}
+		sa.Length = uint32(unsafe.Sizeof(*sa))
+		return sa
+	})
 }
 
 // MakePrivateDir creates a directory that only Administrators and SYSTEM can use. If there is something at path
 // already, MakePrivateDir does nothing and returns nil.
 func MakePrivateDir(path string) error {
-	sa, err := private()
-	if err == nil {
-		err = withPath("mkdir", path, func(p *uint16) error { return windows.CreateDirectory(p, sa) })
-	}
+	err := withPath("mkdir", path, func(p *uint16) error { return windows.CreateDirectory(p, private()) })
 	if errors.Is(err, os.ErrExist) {
 		return nil
 	}
@@ -81,10 +83,7 @@ func protect(dir *os.File) error {
 		if controlErr == nil && control&windows.SE_DACL_PROTECTED != 0 {
 			return nil
 		}
-		var sa *windows.SecurityAttributes
-		if sa, err = private(); err == nil {
-			err = setAccess(handle, sa)
-		}
+		err = setAccess(handle, private())
 	}
 	return errors.Wrapf(err, "protect %s", dir.Name())
 }
@@ -106,12 +105,8 @@ func OpenPrivate(path string, flag int) (*os.File, error) {
 	case os.O_CREATE | os.O_EXCL:
 		disposition = windows.CREATE_NEW
 	}
-	sa, err := private()
-	if err != nil {
-		return nil, err
-	}
 	const access = windows.GENERIC_READ | windows.GENERIC_WRITE | windows.DELETE
-	handle, err := createFile(path, access, shareAll, sa, disposition, windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT)
+	handle, err := createFile(path, access, shareAll, private(), disposition, windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT)
 	if err != nil {
 		return nil, err
 	}

@@ -198,12 +198,9 @@ func TestMoveUntrusted_WhatItHasCheckedIsWhatItMoves(t *testing.T) {
 func TestOpenPrivateDir_ATrustedOwnerWhoDeniesAccessIsTrusted(t *testing.T) {
 	needWindows(t, "Wine keeps no protected access list")
 	path := filepath.Join(t.TempDir(), "dir")
-	sa, err := securityOf("O:BAD:P(A;OICI;FA;;;SY)") // an operator may have set that
-	if err == nil {
-		err = withPath("mkdir", path, func(p *uint16) error { return windows.CreateDirectory(p, sa) })
-	}
-	must(t, err)
-	_, err = OpenPrivateDir(path)
+	sa := securityOf("O:BAD:P(A;OICI;FA;;;SY)")() // an operator may have set that
+	must(t, withPath("mkdir", path, func(p *uint16) error { return windows.CreateDirectory(p, sa) }))
+	_, err := OpenPrivateDir(path)
 	if wantError(t, err, path, os.ErrPermission); errors.Is(err, ErrUntrusted) {
 		t.Errorf("it is taken for that of an untrusted user: %v", err)
 	}
