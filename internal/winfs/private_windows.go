@@ -8,6 +8,8 @@ import (
 
 	"github.com/pkg/errors"
 	"golang.org/x/sys/windows"
+
+	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
 // private is the security descriptor of this package's own files. Administrators own the files, and only
@@ -58,34 +60,20 @@ func OpenPrivateDir(path string) (*os.File, error) {
 		}
 		return nil, err
 	}
-	dir := os.NewFile(uintptr(handle), path)
-	err = checkOwner(dir)
+	sd, err := checkOpen(handle, path)
 	if err == nil {
 		err = errors.WithMessage(checkDirectory(handle), path)
 	}
 	if err == nil {
-		err = protect(dir)
+		if control, _, controlErr := sd.Control(); controlErr != nil || control&windows.SE_DACL_PROTECTED == 0 {
+			err = errors.Wrapf(setAccess(handle, private()), "protect %s", path)
+		}
 	}
 	if err != nil {
-		_ = dir.Close()
+		_ = windows.CloseHandle(handle)
 		return nil, err
 	}
-	return dir, nil
-}
-
-// protect gives a directory the access list of private. If the access list of the directory is protected against
-// inheritance, protect leaves it unchanged.
-func protect(dir *os.File) error {
-	handle := windows.Handle(dir.Fd())
-	sd, err := windows.GetSecurityInfo(handle, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
-	if err == nil {
-		control, _, controlErr := sd.Control()
-		if controlErr == nil && control&windows.SE_DACL_PROTECTED != 0 {
-			return nil
-		}
-		err = setAccess(handle, private())
-	}
-	return errors.Wrapf(err, "protect %s", dir.Name())
+	return os.NewFile(uintptr(handle), path), nil
 }
 
 func setAccess(file windows.Handle, sa *windows.SecurityAttributes) error {
@@ -98,26 +86,21 @@ func setAccess(file windows.Handle, sa *windows.SecurityAttributes) error {
 // OpenPrivate creates it. If flag has os.O_EXCL as well, the file must be absent. OpenPrivate opens a link itself
 // and does not follow it. The error matches ErrUntrusted if the owner is not trusted.
 func OpenPrivate(path string, flag int) (*os.File, error) {
-	disposition := uint32(windows.OPEN_EXISTING)
-	switch flag & (os.O_CREATE | os.O_EXCL) {
-	case os.O_CREATE:
-		disposition = windows.OPEN_ALWAYS
-	case os.O_CREATE | os.O_EXCL:
-		disposition = windows.CREATE_NEW
-	}
+	disposition := map[int]uint32{
+		0: windows.OPEN_EXISTING, os.O_CREATE: windows.OPEN_ALWAYS, os.O_CREATE | os.O_EXCL: windows.CREATE_NEW,
+	}[flag]
 	const access = windows.GENERIC_READ | windows.GENERIC_WRITE | windows.DELETE
 	handle, err := createFile(path, access, shareAll, private(), disposition, windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT)
 	if err != nil {
 		return nil, err
 	}
-	file := os.NewFile(uintptr(handle), path)
 	if disposition != windows.CREATE_NEW {
-		if err := checkOwner(file); err != nil {
-			_ = file.Close()
+		if _, err := checkOpen(handle, path); err != nil {
+			_ = windows.CloseHandle(handle)
 			return nil, err
 		}
 	}
-	return file, nil
+	return os.NewFile(uintptr(handle), path), nil
 }
 
 // RemoveOpen removes a file that OpenPrivate has opened, and closes it. If it returns an error of the removal,
@@ -150,18 +133,14 @@ func MoveUntrusted(from, to string) error {
 	if err != nil {
 		return &os.PathError{Op: "move aside", Path: from, Err: err}
 	}
-	// FILE_RENAME_INFO
-	type header struct {
+	var info struct { // FILE_RENAME_INFO
 		replace uint32
 		root    windows.Handle
-		length  uint32
-		name    [1]uint16
+		length  uint32 // of the name, in bytes and without the NUL
+		name    [winpath.Max]uint16
 	}
-	buf := make([]byte, int(unsafe.Sizeof(header{}))+2*len(name))
-	info := (*header)(unsafe.Pointer(&buf[0]))
-	info.length = uint32(2 * (len(name) - 1))
-	copy(unsafe.Slice(&info.name[0], len(name)), name)
-	if err := windows.SetFileInformationByHandle(handle, windows.FileRenameInfo, &buf[0], uint32(len(buf))); err != nil {
+	info.length = uint32(2 * (copy(info.name[:], name) - 1))
+	if err := windows.SetFileInformationByHandle(handle, windows.FileRenameInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info))); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
@@ -174,22 +153,24 @@ func CheckOwner(path string) error {
 	if info, err := os.Lstat(path); err == nil && info.IsDir() { // not for a link: the next call would follow it
 		// Do not open the directory: CreateFile asks for more rights than an owner always has.
 		sd, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
-		if err == nil && checkOwnerOf(sd, path) == nil {
+		if err == nil && checkOwner(sd, path) == nil {
 			return nil
 		}
 	}
 	return errors.Wrapf(ErrUntrusted, "owner of %s", path)
 }
 
-func checkOwner(file *os.File) error {
-	sd, err := windows.GetSecurityInfo(windows.Handle(file.Fd()), windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
+// checkOpen returns an error if the owner of an open file is not trusted, and otherwise its owner and access list.
+func checkOpen(file windows.Handle, path string) (*windows.SECURITY_DESCRIPTOR, error) {
+	const what = windows.OWNER_SECURITY_INFORMATION | windows.DACL_SECURITY_INFORMATION
+	sd, err := windows.GetSecurityInfo(file, windows.SE_FILE_OBJECT, what)
 	if err != nil {
-		return &os.PathError{Op: "get owner", Path: file.Name(), Err: err}
+		return nil, &os.PathError{Op: "get owner", Path: path, Err: err}
 	}
-	return checkOwnerOf(sd, file.Name())
+	return sd, checkOwner(sd, path)
 }
 
-func checkOwnerOf(sd *windows.SECURITY_DESCRIPTOR, path string) error {
+func checkOwner(sd *windows.SECURITY_DESCRIPTOR, path string) error {
 	user, err := currentUser()
 	if err != nil {
 		return errors.WithStack(err)
