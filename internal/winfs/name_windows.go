@@ -29,17 +29,11 @@ func finalName(path string) (name Name, err error) {
 // os.ErrNotExist, since the file exists.
 func pathOf(file windows.Handle) (string, error) {
 	const volumeNameDOS, volumeNameGUID, volumeNameNT = 0, 1, 2
-	buf := make([]uint16, windows.MAX_PATH)
+	var buf [winpath.Max]uint16
 	var err error
 	for form, prefix := range []string{volumeNameDOS: "", volumeNameGUID: "", volumeNameNT: `\\?\GLOBALROOT`} {
-		var n uint32
-		n, err = windows.GetFinalPathNameByHandle(file, &buf[0], uint32(len(buf)), uint32(form))
-		if err == nil && n >= uint32(len(buf)) && n < winpath.Max {
-			buf = make([]uint16, n+1)
-			n, err = windows.GetFinalPathNameByHandle(file, &buf[0], uint32(len(buf)), uint32(form))
-		}
-		if err == nil && n < uint32(len(buf)) {
-			return prefix + windows.UTF16ToString(buf), nil
+		if _, err = windows.GetFinalPathNameByHandle(file, &buf[0], uint32(len(buf)), uint32(form)); err == nil {
+			return prefix + windows.UTF16ToString(buf[:]), nil
 		}
 	}
 	return "", errors.Errorf("Windows has no path for the file: %v", err)
