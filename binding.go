@@ -79,7 +79,7 @@ func (e *engine) makeRoot(r *table.Mount) (err error) {
 		if err := r.Save(false); err != nil {
 			return err
 		}
-		if err := e.whileBusy(func() error { return os.Mkdir(r.Resolved, 0o755) }); err != nil {
+		if err := winfs.WhileBusy(e.pause, func() error { return os.Mkdir(r.Resolved, 0o755) }); err != nil {
 			return errors.Wrapf(err, "failed to make directory %s", r.Target)
 		}
 	}
@@ -140,7 +140,7 @@ func (e *engine) unbind(r *table.Mount) error {
 		// Without its root, Windows may not find the binding, and may list no bindings at all. What a program then
 		// finds there may be the source, so the new directory has no ID.
 		r.Directory, r.Hidden = false, ""
-		rootErr = stderrors.Join(r.Save(false), e.whileBusy(func() error { return os.MkdirAll(r.Resolved, 0o755) }))
+		rootErr = stderrors.Join(r.Save(false), winfs.WhileBusy(e.pause, func() error { return os.MkdirAll(r.Resolved, 0o755) }))
 		defer func() {
 			for _, dir := range missing[1:] { // the first is removed by removeMade, or may be bound
 				_ = winfs.RemoveDir(dir) // or it is in use again
@@ -205,7 +205,7 @@ func (e *engine) removeMade(r *table.Record) error {
 		if isOther {
 			return nil // to remove the directory would remove what another program has bound there
 		}
-		err = e.whileBusy(func() error { return winfs.RemoveDir(r.Resolved) })
+		err = winfs.WhileBusy(e.pause, func() error { return winfs.RemoveDir(r.Resolved) })
 	}
 	if err == nil || winfs.NotExist(err) {
 		return nil

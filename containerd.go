@@ -59,7 +59,7 @@ func (e *engine) writeSource(r *table.Record) error {
 		_ = write()
 		return nil
 	}
-	return errors.Wrapf(e.whileBusy(write), "failed to record source for layer %s", r.Source)
+	return errors.Wrapf(winfs.WhileBusy(e.pause, write), "failed to record source for layer %s", r.Source)
 }
 
 // removeSource removes the stream of a layer, unless another layer has the volume now, or Windows was started since:

@@ -33,11 +33,11 @@ func destination(r *table.Record) string {
 func (e *engine) link(r *table.Record) error {
 	text := destination(r)
 	if r.Directory {
-		if err := e.whileBusy(func() error { return winfs.RemoveDir(r.Resolved) }); err != nil {
+		if err := winfs.WhileBusy(e.pause, func() error { return winfs.RemoveDir(r.Resolved) }); err != nil {
 			return errors.Wrapf(err, "failed to replace directory %s by a link", r.Target)
 		}
 	}
-	if err := e.whileBusy(func() error { return winfs.Link(text, r.Resolved) }); err != nil {
+	if err := winfs.WhileBusy(e.pause, func() error { return winfs.Link(text, r.Resolved) }); err != nil {
 		return errors.Wrapf(err, "failed to link layer %s", r.Source)
 	}
 	// Windows may have been told not to follow the link (fsutil behavior set SymlinkEvaluation,
@@ -67,14 +67,14 @@ func isLinked(r *table.Record) (bool, error) {
 // alone what somebody has put in the place of the link.
 func (e *engine) unlink(r *table.Record) error {
 	// The change is durable before the record is removed: no other Unmount would know the link.
-	err := e.whileBusy(func() error { return winfs.RemoveLink(r.Resolved, destination(r)) })
+	err := winfs.WhileBusy(e.pause, func() error { return winfs.RemoveLink(r.Resolved, destination(r)) })
 	if err != nil {
 		return errors.Wrapf(err, "failed to remove the link to layer %s", r.Source)
 	}
 	if !r.Directory {
 		return nil
 	}
-	err = e.whileBusy(func() error { return os.Mkdir(r.Resolved, 0o755) })
+	err = winfs.WhileBusy(e.pause, func() error { return os.Mkdir(r.Resolved, 0o755) })
 	if errors.Is(err, os.ErrExist) || winfs.NotExist(err) { // the latter if the directory that it was in is gone
 		return nil
 	}

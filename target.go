@@ -174,7 +174,7 @@ func (e *engine) checkPlace(p *plan, parent winfs.Name) error {
 // there is a directory.
 func (e *engine) inspectTarget(r *table.Record) error {
 	var isEmpty bool
-	err := e.whileBusy(func() (err error) {
+	err := winfs.WhileBusy(e.pause, func() (err error) {
 		r.Directory, isEmpty, err = inspect(r.Resolved)
 		return err
 	})
@@ -243,12 +243,6 @@ func inspect(path string) (isDir, isEmpty bool, err error) {
 		return true, true, nil
 	}
 	return true, false, errors.WithStack(err)
-}
-
-// whileBusy runs try, which makes or removes a file, and retries it while another program has the file open.
-// No context ends that: the pauses take less than half a second.
-func (e *engine) whileBusy(try func() error) error {
-	return e.pause.Do(noContext, winfs.IsBusy, try)
 }
 
 // mountpoint returns where m is shown when it is mounted at target: the absolute path of target, or of the

@@ -156,7 +156,7 @@ func (e *engine) removeTemp(root string) error {
 	if len(names) > 0 {
 		return nil // Unmount has reported it
 	}
-	err = e.whileBusy(func() error { return winfs.RemoveDir(root) })
+	err = winfs.WhileBusy(e.pause, func() error { return winfs.RemoveDir(root) })
 	if winfs.NotExist(err) { // Unmount failed before it put the directory back
 		return nil
 	}

@@ -39,7 +39,7 @@ func (t *Table) Create(layer, target Key, r Record) (*Mount, error) {
 
 func (t *Table) open(n Name, flag int) (m *Mount, err error) {
 	m = &Mount{Name: n, table: t}
-	err = t.whileBusy(func() (err error) {
+	err = winfs.WhileBusy(t.pause, func() (err error) {
 		m.file, err = winfs.OpenPrivate(t.path(n), flag)
 		return err
 	})
@@ -106,7 +106,7 @@ func (m *Mount) Save(durable bool) error {
 
 // Remove removes the mount from the table.
 func (m *Mount) Remove() error {
-	err := m.table.whileBusy(func() error { return winfs.RemoveOpen(m.file) })
+	err := winfs.WhileBusy(m.table.pause, func() error { return winfs.RemoveOpen(m.file) })
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return errors.Wrapf(err, "mount table: remove the record of layer %s at %s", m.Source, m.Target)
 	}
@@ -118,7 +118,7 @@ func (m *Mount) Release() { _ = m.file.Close() }
 
 // Discard removes the file of that name, whatever it contains. It returns nil if there is no such file.
 func (t *Table) Discard(n Name) error {
-	err := t.whileBusy(func() error { return os.Remove(t.path(n)) })
+	err := winfs.WhileBusy(t.pause, func() error { return os.Remove(t.path(n)) })
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

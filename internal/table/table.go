@@ -13,7 +13,6 @@
 package table
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -101,7 +100,7 @@ func (t *Table) match(pattern string) ([]Name, error) {
 		return nil, err // if there is no table, nothing is mounted
 	}
 	var names []Name
-	err := t.whileBusy(func() error {
+	err := winfs.WhileBusy(t.pause, func() error {
 		files, err := winfs.Match(t.mounts(), pattern)
 		names = nil
 		for _, file := range files {
@@ -115,12 +114,6 @@ func (t *Table) match(pattern string) ([]Name, error) {
 }
 
 func (t *Table) mounts() string { return filepath.Join(t.dir, "mounts") }
-
-// whileBusy calls try, which opens, creates or removes a file. It retries while another program has the file
-// open. No context can end the retries: the pauses take less than half a second in all.
-func (t *Table) whileBusy(try func() error) error {
-	return t.pause.Do(context.Background(), winfs.IsBusy, try)
-}
 
 // hold opens the directory of the table and keeps it open, so that no other directory can take its place. It
 // reports whether the table exists. If there is no directory, hold creates it if mayMake is set.
@@ -136,11 +129,11 @@ func (t *Table) hold(mayMake bool) (isThere bool, err error) {
 	if _, err := os.Lstat(t.dir); errors.Is(err, os.ErrNotExist) && !mayMake {
 		return false, nil
 	}
-	err = t.whileBusy(t.openAll)
+	err = winfs.WhileBusy(t.pause, t.openAll)
 	if errors.Is(err, winfs.ErrUntrusted) {
 		aside := fmt.Sprintf("%s.untrusted-%x", t.dir, time.Now().UnixNano())
-		moveErr := t.whileBusy(func() error { return winfs.MoveUntrusted(t.dir, aside) })
-		if err = t.whileBusy(t.openAll); err != nil && moveErr != nil { // or another process has moved it
+		moveErr := winfs.WhileBusy(t.pause, func() error { return winfs.MoveUntrusted(t.dir, aside) })
+		if err = winfs.WhileBusy(t.pause, t.openAll); err != nil && moveErr != nil { // or another process has moved it
 			err = fmt.Errorf("%w; moving it aside: %w", err, moveErr)
 		}
 	}
@@ -210,7 +203,7 @@ func (t *Table) lock(name string) (unlock func(), err error) {
 	}
 	unlockHere := t.locks.lock(name)
 	var unlockFile func()
-	err = t.whileBusy(func() (err error) {
+	err = winfs.WhileBusy(t.pause, func() (err error) {
 		unlockFile, err = lockFile(t.held[len(t.held)-1], name)
 		return err
 	})

@@ -7,11 +7,14 @@
 package winfs
 
 import (
+	"context"
 	"os"
 	"slices"
 	"syscall"
 
 	"github.com/pkg/errors"
+
+	"github.com/seed-941ae793/mount/internal/retry"
 )
 
 // ErrUntrusted is returned, wrapped, for a file or directory whose owner is not trusted. The trusted owners are
@@ -32,4 +35,10 @@ func NotExist(err error) bool {
 // IsAny reports whether err matches one of the codes.
 func IsAny(err error, codes ...syscall.Errno) bool {
 	return slices.ContainsFunc(codes, func(code syscall.Errno) bool { return errors.Is(err, code) })
+}
+
+// WhileBusy calls try, which opens, creates or removes a file. It retries while another program has the file
+// open. No context can end the retries: the pauses take less than half a second in all.
+func WhileBusy(pause retry.Pause, try func() error) error {
+	return pause.Do(context.Background(), IsBusy, try)
 }

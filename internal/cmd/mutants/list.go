@@ -91,8 +91,8 @@ var mutants = []mutant{
 
 	// What is at a target.
 	{bug: "any link is taken for ours", file: "link.go", run: "TestUnmount_LeavesAloneWhatSomebodyPut",
-		old: "	err := e.whileBusy(func() error { return winfs.RemoveLink(r.Resolved, destination(r)) })",
-		new: "	text, _ := winfs.ReadLink(r.Resolved)\n	err := e.whileBusy(func() error { return winfs.RemoveLink(r.Resolved, text) })"},
+		old: "	err := winfs.WhileBusy(e.pause, func() error { return winfs.RemoveLink(r.Resolved, destination(r)) })",
+		new: "	text, _ := winfs.ReadLink(r.Resolved)\n	err := winfs.WhileBusy(e.pause, func() error { return winfs.RemoveLink(r.Resolved, text) })"},
 	{bug: "a link that does not show the layer passes", file: "link.go", run: "TestMount_FailsIfTheLinkDoesNotShow",
 		old: "	return errors.Wrapf(err, \"link to", new: "	err = nil\n	return errors.Wrapf(err, \"link to"},
 	{bug: "HCS gets the path of a link to the layer", file: "target.go", run: "TestMount_PassesToHCSTheLayerThatALinkLeadsTo",
