@@ -3,6 +3,7 @@ package table
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"os"
 
 	"github.com/pkg/errors"
@@ -16,12 +17,13 @@ import (
 // replaces it first.
 func openLocks(path string) (*os.File, error) {
 	file, err := winfs.OpenPrivate(path, os.O_CREATE)
-	if errors.Is(err, winfs.ErrUntrusted) {
-		if err = os.Remove(path); err == nil {
-			file, err = winfs.OpenPrivate(path, os.O_CREATE|os.O_EXCL)
-		}
+	if !errors.Is(err, winfs.ErrUntrusted) {
+		return file, err
 	}
-	return file, err
+	if removeErr := os.Remove(path); removeErr != nil {
+		return nil, fmt.Errorf("%w; removing it: %w", err, removeErr)
+	}
+	return winfs.OpenPrivate(path, os.O_CREATE|os.O_EXCL)
 }
 
 // lockFile locks one byte of the lock file. Each name has a byte of its own, so that one file serves all names.
