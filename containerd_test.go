@@ -214,8 +214,8 @@ func TestUnmount_LeavesALayerThatAnotherTargetShows(t *testing.T) {
 
 func TestCleanupTempMounts_TakesOverWhatContainerdHasMounted(t *testing.T) {
 	h := bindingHost(t)
-	tempLocation.dir = h.path("temp")
-	t.Cleanup(func() { tempLocation.dir = "" })
+	tempLocation.Store(h.path("temp"))
+	t.Cleanup(func() { tempLocation.Store("") })
 	h.mkdir(h.path("temp"))
 	target := h.mkdir(h.path("temp", "containerd-mount1"))
 	h.theirMount(h.scratch("2"), target)

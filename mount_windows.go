@@ -98,9 +98,7 @@ func setTempLocation(dir string) error {
 	if err != nil {
 		return errors.Wrap(err, "failed to set the location of temporary mounts")
 	}
-	tempLocation.Lock()
-	defer tempLocation.Unlock()
-	tempLocation.dir = dir
+	tempLocation.Store(dir)
 	return nil
 }
 

@@ -180,9 +180,7 @@ func newRandom(t *testing.T, rt *rapid.T, processes processes) *random {
 }
 
 func setRandomTemp(dir string) {
-	tempLocation.Lock()
-	defer tempLocation.Unlock()
-	tempLocation.dir = dir
+	tempLocation.Store(dir)
 }
 
 // drawPersonality draws in about half of all cases one of the personalities that differ in many answers.

@@ -1,11 +1,12 @@
 package mount
 
 import (
+	"cmp"
 	"context"
 	stderrors "errors"
 	"os"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"github.com/pkg/errors"
 
@@ -14,10 +15,7 @@ import (
 )
 
 // tempLocation is where WithTempMount makes its directories, or "" for os.TempDir().
-var tempLocation struct {
-	sync.Mutex
-	dir string
-}
+var tempLocation atomic.Value // a string
 
 // SetTempMountLocation sets the directory in which [WithTempMount] makes its directories, in place of
 // os.TempDir(). If it is absent it is made, and then only Administrators and SYSTEM can use it. The error
@@ -27,12 +25,8 @@ var tempLocation struct {
 func SetTempMountLocation(root string) error { return setTempLocation(root) }
 
 func getTempLocation() string {
-	tempLocation.Lock()
-	defer tempLocation.Unlock()
-	if tempLocation.dir != "" {
-		return tempLocation.dir
-	}
-	return os.TempDir()
+	dir, _ := tempLocation.Load().(string)
+	return cmp.Or(dir, os.TempDir())
 }
 
 // WithTempMount mounts the mounts at a new temporary directory and calls f with it. It unmounts and removes the

@@ -18,8 +18,8 @@ import (
 
 // useTempLocation puts temporary mounts in the directory mnt until the test ends.
 func (h *host) useTempLocation() *host {
-	tempLocation.dir = h.path("mnt")
-	h.t.Cleanup(func() { tempLocation.dir = "" })
+	tempLocation.Store(h.path("mnt"))
+	h.t.Cleanup(func() { tempLocation.Store("") })
 	return h
 }
 
@@ -255,9 +255,9 @@ func TestWithTempMount_UnmountsTheFirstIfTheContextEndsTheSecond(t *testing.T) {
 
 func TestWithTempMount_NeedsItsLocation(t *testing.T) {
 	h := newHost(t).useTempLocation()
-	tempLocation.dir = h.path("none")
+	tempLocation.Store(h.path("none"))
 	wantError(t, h.withTempMount(context.Background(), nil, noCallback), "failed to make a temporary directory", os.ErrNotExist)
-	tempLocation.dir = ""
+	tempLocation.Store("")
 	if got := getTempLocation(); got != os.TempDir() {
 		t.Errorf("by default it is %s", got)
 	}

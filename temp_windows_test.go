@@ -16,9 +16,7 @@ import (
 func setTempDir(t *testing.T, dir string) {
 	t.Helper()
 	t.Cleanup(func() {
-		tempLocation.Lock()
-		defer tempLocation.Unlock()
-		tempLocation.dir = ""
+		tempLocation.Store("")
 	})
 	if err := SetTempMountLocation(dir); err != nil {
 		t.Fatal(err)
