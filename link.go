@@ -42,10 +42,7 @@ func (e *engine) link(r *table.Record) error {
 	}
 	// Windows may have been told not to follow the link (fsutil behavior set SymlinkEvaluation,
 	// moby 38220), and the volume may be late.
-	err := e.pause.Do(noContext, isLate, func() error {
-		_, err := resolveDir(r.Resolved)
-		return err
-	})
+	err := e.pause.Do(noContext, isLate, func() error { return checkDirectory(r.Resolved) })
 	return errors.Wrapf(err, "link to %s does not show layer %s", text, r.Source)
 }
 

@@ -34,58 +34,42 @@ func (e *engine) plan(m *Mount, target string) (*plan, error) {
 	if err == nil {
 		err = m.checkWay(target)
 	}
+	if err == nil {
+		err = checkType(m.Type)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := checkType(m.Type); err != nil {
-		return nil, err
-	}
-	var p *plan
+	planSource := planLayer
 	if m.Type == bindType {
-		p, err = planBind(m)
-	} else {
-		p, err = planLayer(m)
+		planSource = planBind
 	}
+	p, err := planSource(m)
 	if err != nil {
 		return nil, err
 	}
 	name, parent, err := winfs.ResolveParent(path)
-	if err != nil {
-		return nil, errors.WithMessagef(err, "failed to mount at %s", path)
+	if err == nil {
+		p.State, p.Target, p.Resolved, p.target = table.Opening, path, name.Path, table.KeyOf(name)
+		p.Binding = e.binds || m.Type == bindType
+		p.ReadOnly = p.Binding && m.ReadOnly()
+		if m.Type == bindType {
+			p.layer = p.target.OfNoLayer()
+		}
+		err = e.checkPlace(p, parent)
 	}
-	p.State, p.Target, p.Resolved, p.target = table.Opening, path, name.Path, table.KeyOf(name)
-	p.Binding = e.binds || m.Type == bindType
-	p.ReadOnly = p.Binding && m.ReadOnly()
-	if m.Type == bindType {
-		p.layer = p.target.OfNoLayer()
-	}
-	if err := e.checkPlace(p, parent); err != nil {
-		return nil, errors.WithMessagef(err, "failed to mount at %s", path)
-	}
-	return p, nil
+	return p, errors.WithMessagef(err, "failed to mount at %s", path)
 }
 
 // planLayer returns what a plan has of the layer.
 func planLayer(m *Mount) (*plan, error) {
-	if err := winpath.CheckLayer(m.Source); err != nil {
-		return nil, errors.WithMessage(err, "invalid layer source")
-	}
-	parents, err := m.GetParentPaths()
-	if err != nil {
-		return nil, err
-	}
-	source := filepath.Clean(m.Source)
-	name, err := winfs.Resolve(source)
+	p, err := planOf(m.Source, winpath.CheckLayer)
 	if err != nil {
 		return nil, errors.WithMessage(err, "invalid layer source")
 	}
-	dir := layerDir(source, name)
-	if err := winpath.CheckLayer(dir); err != nil {
-		return nil, errors.WithMessage(err, "invalid layer source")
-	}
-	return &plan{layer: table.KeyOf(name), Record: table.Record{
-		Source: source, Dir: dir, Parents: parents, Disk: string(hcs.DiskOf(source)),
-	}}, nil
+	p.Disk = string(hcs.DiskOf(p.Source))
+	p.Parents, err = m.GetParentPaths()
+	return p, err
 }
 
 // planBind returns what a plan has of the directory that a mount of type bind shows. It needs no opening.
@@ -95,31 +79,45 @@ func planBind(m *Mount) (*plan, error) {
 			return nil, errors.Errorf("invalid bind mount: option %q is not supported", option)
 		}
 	}
-	if err := winpath.Check(m.Source); err != nil {
-		return nil, errors.WithMessage(err, "invalid bind mount: source")
+	p, err := planOf(m.Source, winpath.Check)
+	if err == nil {
+		err = checkDirectory(p.Source)
 	}
-	source := filepath.Clean(m.Source)
-	name, err := resolveDir(source)
 	if err != nil {
 		return nil, errors.WithMessage(err, "invalid bind mount: source")
 	}
-	dir := layerDir(source, name)
-	if winpath.IsRoot(dir) {
-		dir = strings.TrimRight(dir, `\/`) + string(filepath.Separator) // the root directory, and not the device
+	if winpath.IsRoot(p.Dir) {
+		p.Dir = strings.TrimRight(p.Dir, `\/`) + string(filepath.Separator) // the root directory, and not the device
 	}
-	return &plan{Record: table.Record{Type: bindType, Source: source, Dir: dir, Volume: dir}}, nil
+	p.Type, p.Volume = bindType, p.Dir
+	return p, nil
 }
 
-// resolveDir is winfs.Resolve for a path that must lead to a directory.
-func resolveDir(path string) (winfs.Name, error) {
-	name, err := winfs.Resolve(path)
+// planOf returns a plan that has the directory at source. It returns an error if check rejects that, or what it
+// leads to.
+func planOf(source string, check func(path string) error) (*plan, error) {
+	if err := check(source); err != nil {
+		return nil, err
+	}
+	source = filepath.Clean(source)
+	name, err := winfs.Resolve(source)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{layer: table.KeyOf(name), Record: table.Record{Source: source, Dir: layerDir(source, name)}}
+	return p, check(p.Dir)
+}
+
+// checkDirectory returns an error unless path leads to a directory.
+func checkDirectory(path string) error {
+	name, err := winfs.Resolve(path) // os.Stat takes longer: it also asks for the serial number of the volume
 	if err != nil || name.IsDir {
-		return name, err
+		return err
 	}
 	if _, err = os.Stat(path); err == nil {
 		err = errors.Errorf("%s is not a directory", path)
 	}
-	return name, errors.WithStack(err)
+	return errors.WithStack(err)
 }
 
 // layerDir returns the directory of a layer for HCS, which wants a path without links (hcsshim pull request 939).
@@ -134,11 +132,8 @@ func layerDir(path string, name winfs.Name) string {
 // checkPlace returns an error if nothing can be mounted at the target, or if the layer would hide files that
 // are needed: HCS could not find the layer or its parents, other processes could not find the table.
 func (e *engine) checkPlace(p *plan, parent winfs.Name) error {
-	if !parent.IsDir {
-		if _, err := os.Stat(parent.Path); err != nil {
-			return errors.WithStack(err)
-		}
-		return errors.New("its parent is not a directory") // Windows reports what is below a file as absent, too
+	if !parent.IsDir { // Windows reports what is below a file as absent, too
+		return errors.WithMessage(os.ErrNotExist, "its parent is not a directory")
 	}
 	tableDir, err := e.table.Resolved()
 	if err != nil {

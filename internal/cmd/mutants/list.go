@@ -96,7 +96,7 @@ var mutants = []mutant{
 	{bug: "a link that does not show the layer passes", file: "link.go", run: "TestMount_FailsIfTheLinkDoesNotShow",
 		old: "	return errors.Wrapf(err, \"link to", new: "	err = nil\n	return errors.Wrapf(err, \"link to"},
 	{bug: "HCS gets the path of a link to the layer", file: "target.go", run: "TestMount_PassesToHCSTheLayerThatALinkLeadsTo",
-		old: "	dir := layerDir(source, name)\n	if err := winpath.CheckLayer(dir)", new: "	dir := source\n	if err := winpath.CheckLayer(dir)"},
+		old: "Dir: layerDir(source, name)}}\n	return p,", new: "Dir: source}}\n	return p,"},
 	{bug: "a layer is mounted in the mount table", file: "target.go", run: "TestMount_RefusesATargetInTheTable",
 		old: "if winpath.Contains(tableDir, p.Resolved) {", new: "if false {"},
 	{bug: "what is mounted in a mounted layer is not below", file: "below.go", run: "TestUnmountRecursive_FindsWhatIsMountedByAnotherTarget",
