@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	stderrors "errors"
 	"io"
 	"os"
@@ -178,34 +179,29 @@ func (e *engine) seemsBound(path string) bool {
 
 // planForeign is one attempt of findForeign.
 func (e *engine) planForeign(path, source string) (*plan, error) {
-	name, err := winfs.Resolve(source)
-	if err != nil || !name.IsDir {
+	p, err := planLayer(&Mount{Source: source})
+	if err != nil {
 		return nil, err
 	}
-	p := &plan{layer: table.KeyOf(name), Record: table.Record{
-		State: table.Shown, Source: source, Dir: layerDir(source, name), Disk: string(hcs.DiskOf(source)),
-		Target: winpath.Plain(path), Resolved: path, Directory: true, Binding: true,
-	}}
+	p.State, p.Target, p.Resolved, p.Directory, p.Binding = table.Shown, winpath.Plain(path), path, true, true
 	if hcs.Disk(p.Disk) != hcs.NoDisk && e.seemsBound(path) { // or HCS need not be asked
 		p.Volume = e.layers.VolumeOf(p.Dir)
 		if p.Volume == "" && hcs.Disk(p.Disk) == hcs.OwnDisk {
 			return nil, errors.Errorf("HCS names no volume for layer %s", source)
 		}
 	}
-	if p.Volume == "" {
-		p.Volume = p.Dir
+	p.Volume = cmp.Or(p.Volume, p.Dir)
+	isThere, err := e.isBoundTo(p)
+	if !isThere && err == nil {
+		// Of a layer with parents containerd binds the directory, and not the Files in it.
+		if p.Parents, _ = hcs.ParentsOf(p.Dir); len(p.Parents) > 0 {
+			isThere, err = e.isBoundTo(p)
+		}
 	}
-	if isThere, err := e.isBoundTo(p); isThere || err != nil {
-		return p, err
+	if !isThere {
+		p = nil
 	}
-	// Of a layer with parents containerd binds the directory, and not the Files in it.
-	if p.Parents, _ = hcs.ParentsOf(p.Dir); len(p.Parents) == 0 {
-		return nil, nil
-	}
-	if isThere, err := e.isBoundTo(p); isThere || err != nil {
-		return p, err
-	}
-	return nil, nil
+	return p, err
 }
 
 // isBoundTo reports whether a program that opens the target of a plan finds there what the plan would show.
