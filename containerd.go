@@ -191,17 +191,11 @@ func (e *engine) planForeign(path, source string) (*plan, error) {
 		}
 	}
 	p.Volume = cmp.Or(p.Volume, p.Dir)
-	isThere, err := e.isBoundTo(p)
-	if !isThere && err == nil {
-		// Of a layer with parents containerd binds the directory, and not the Files in it.
-		if p.Parents, _ = hcs.ParentsOf(p.Dir); len(p.Parents) > 0 {
-			isThere, err = e.isBoundTo(p)
-		}
+	p.Parents, _ = hcs.ParentsOf(p.Dir) // if it has any, containerd binds the directory, and not the Files in it
+	if isThere, err := e.isBoundTo(p); !isThere {
+		return nil, err
 	}
-	if !isThere {
-		p = nil
-	}
-	return p, err
+	return p, nil
 }
 
 // isBoundTo reports whether a program that opens the target of a plan finds there what the plan would show.
