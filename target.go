@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/pkg/errors"
 
@@ -223,19 +224,15 @@ func inspect(path string) (isDir, isEmpty bool, err error) {
 		return false, false, errors.WithMessage(os.ErrExist, "not a directory")
 	}
 	dir, err := os.Open(path)
-	if err != nil {
-		return false, false, errors.WithStack(err)
+	if err == nil {
+		defer dir.Close()
+		_, err = dir.Readdirnames(1)
 	}
-	defer dir.Close()
-	if info, err := dir.Stat(); err != nil || !info.IsDir() {
-		if err == nil {
-			err = errors.WithMessage(os.ErrExist, "not a directory")
-		}
-		return false, false, err
-	}
-	_, err = dir.Readdirnames(1)
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		return true, true, nil
+	case errors.Is(err, syscall.ENOTDIR): // which package os returns on Windows, too
+		return false, false, errors.WithMessage(os.ErrExist, "not a directory")
 	}
 	return true, false, errors.WithStack(err)
 }
