@@ -193,12 +193,10 @@ func (e *engine) inspectTarget(r *table.Record) error {
 // checkUnbound returns an error if something is bound to the directory at the target. To replace that by a link
 // would remove the source of the binding.
 func (e *engine) checkUnbound(r *table.Record) error {
-	if r.Binding {
-		if sources, err := e.boundTo(r); len(sources) > 0 {
-			return errors.Wrapf(os.ErrExist, "%s is bound there", sources[0])
-		} else if err == nil {
-			return nil
-		}
+	if sources, err := e.boundTo(r); len(sources) > 0 {
+		return errors.Wrapf(os.ErrExist, "%s is bound there", sources[0])
+	} else if err == nil {
+		return nil
 	}
 	if p, err := e.findForeign(r.Resolved); p != nil || err != nil {
 		if err == nil {
