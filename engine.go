@@ -74,6 +74,7 @@ func (e *engine) mount(ctx context.Context, m *Mount, target string) error {
 type lockedLayer struct {
 	mounts     []*table.Mount
 	damaged    map[table.Name]error // why a file cannot be read: nothing tells what its mount is like
+	unknown    error                // one of these, if that mount is of this start of Windows: the layer may be open
 	unlockFile func()
 }
 
@@ -91,6 +92,9 @@ func (e *engine) lockLayer(key table.Key) (*lockedLayer, error) {
 			l.mounts = append(l.mounts, r)
 		case errors.Is(loadErr, table.ErrDamaged):
 			l.damaged[name] = loadErr
+			if !e.table.IsStale(name) {
+				l.unknown = loadErr
+			}
 		case !errors.Is(loadErr, os.ErrNotExist):
 			err = loadErr
 		}
@@ -152,10 +156,8 @@ func (e *engine) shareLayer(l *lockedLayer, p *table.Record) error {
 			return nil
 		}
 	}
-	for name, err := range l.damaged {
-		if !e.table.IsStale(name) {
-			return err // nothing tells whether the layer is open
-		}
+	if l.unknown != nil {
+		return l.unknown
 	}
 	closeErr, _ := e.leave(l, l.mounts...)
 	return closeErr
@@ -230,10 +232,7 @@ func (e *engine) hide(r *table.Mount) error {
 // Unmount can be repeated.
 func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideErr error) {
 	leaving = slices.Clone(leaving)
-	isLast := slices.ContainsFunc(leaving, e.mayBeOpen) // whether the layer is to be closed
-	for name := range l.damaged {
-		isLast = isLast && e.table.IsStale(name) // or the layer may be shown there
-	}
+	isLast := l.unknown == nil && slices.ContainsFunc(leaving, e.mayBeOpen) // whether the layer is to be closed
 	others := slices.DeleteFunc(slices.Clone(l.mounts), func(r *table.Mount) bool { return slices.Contains(leaving, r) || !e.mayBeOpen(r) })
 	isLast = isLast && !slices.ContainsFunc(others, func(r *table.Mount) bool { return r.State == table.Shown })
 	if isLast {

@@ -148,10 +148,7 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 	defer l.unlock()
 	closeErr, hideErr := e.leave(l, l.mounts...)
 	errs := []error{adoptErr, hideErr, closeErr}
-	isOurs := false
-	for name := range l.damaged {
-		isOurs = isOurs || !e.table.IsStale(name)
-	}
+	isOurs := l.unknown != nil
 	if isOurs || isLayer && len(l.mounts)+len(l.damaged) == 0 {
 		closeErr = e.closeUnknown(path, dir, isOurs)
 		errs = append(errs, closeErr)
