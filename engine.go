@@ -212,20 +212,6 @@ func (e *engine) isShown(r *table.Record) (bool, error) {
 	return isThere, errors.Wrap(err, "failed to look at the target")
 }
 
-// hide takes the layer away from the target, and restores what was there.
-func (e *engine) hide(r *table.Mount) error {
-	switch {
-	case r.Volume == "":
-		return nil // nothing has been done there, or all is undone
-	case r.State == table.Opening:
-		return e.removeMade(&r.Record)
-	case r.Binding:
-		return e.unbind(r)
-	default:
-		return e.unlink(&r.Record)
-	}
-}
-
 // leave unmounts some mounts of a layer: it hides the layer at their targets, closes it unless another target
 // shows it, and removes the records. What fails at a target is in hideErr, and does not keep the layer from
 // being closed. If the layer may still be open, closeErr says why. In both cases the record stays, so that
@@ -242,7 +228,7 @@ func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideE
 	hideErrs := make([]error, len(leaving))
 	isBound := slices.ContainsFunc(others, func(r *table.Mount) bool { return r.Binding })
 	for i, r := range leaving {
-		hideErrs[i] = e.hideOnRecord(r)
+		hideErrs[i] = e.hide(r)
 		if r.Binding && !isBound {
 			e.removeSource(r)
 		}
@@ -273,10 +259,10 @@ func (e *engine) mayBeOpen(r *table.Mount) bool {
 	return r.State != table.Closed && !e.table.IsStale(r.Name) && r.Type != bindType
 }
 
-// hideOnRecord records that the layer is about to be hidden at a target, and hides it. If it cannot be
-// recorded because the disk is full, it is hidden all the same. The cost: if this process is then killed, the
+// hide takes the layer away from a target, and restores what was there. First it records that it is about to. If
+// it cannot because the disk is full, it hides the layer all the same. The cost: if this process is then killed, the
 // directory that a link replaced may not come back.
-func (e *engine) hideOnRecord(r *table.Mount) error {
+func (e *engine) hide(r *table.Mount) (err error) {
 	var saveErr error
 	if r.State == table.Shown || r.State == table.Linked {
 		if r.State == table.Shown && r.Directory && !r.Binding {
@@ -286,7 +272,15 @@ func (e *engine) hideOnRecord(r *table.Mount) error {
 		r.State = table.Leaving
 		saveErr = r.Save(false)
 	}
-	err := e.hide(r)
+	switch {
+	case r.Volume == "": // nothing has been done there, or all is undone
+	case r.State == table.Opening:
+		err = e.removeMade(&r.Record)
+	case r.Binding:
+		err = e.unbind(r)
+	default:
+		err = e.unlink(&r.Record)
+	}
 	if err != nil {
 		err = stderrors.Join(err, saveErr)
 	}
