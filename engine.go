@@ -37,10 +37,11 @@ func (e *engine) mount(ctx context.Context, m *Mount, target string) error {
 		return err
 	}
 	defer unlockTarget()
-	if err := e.clearTarget(p.target); err != nil {
-		return errors.WithMessagef(err, "failed to mount at %s", p.Target)
+	_, err = e.unmountTarget(p.target, e.checkNotLive)
+	if err == nil {
+		err = e.inspectTarget(&p.Record)
 	}
-	if err := e.inspectTarget(&p.Record); err != nil {
+	if err != nil {
 		return errors.WithMessagef(err, "failed to mount at %s", p.Target)
 	}
 	l, err := e.lockLayer(p.layer)
@@ -113,16 +114,13 @@ func (l *lockedLayer) unlock() {
 	l.unlockFile()
 }
 
-// clearTarget unmounts what a killed process or a restart of Windows has left at a target. A live mount is an
-// error.
-func (e *engine) clearTarget(target table.Key) error {
-	_, err := e.unmountTarget(target, func(r *table.Mount) error {
-		isLive, err := e.isLive(r)
-		if isLive {
-			err = errors.Wrapf(os.ErrExist, "it shows %s", nameOf(&r.Record))
-		}
-		return err
-	})
+// checkNotLive returns an error that matches os.ErrExist for a mount that is live. Others are what a killed process or
+// a restart of Windows has left, or what other code has unmounted.
+func (e *engine) checkNotLive(r *table.Mount) error {
+	isLive, err := e.isLive(r)
+	if isLive {
+		err = errors.Wrapf(os.ErrExist, "it shows %s", nameOf(&r.Record))
+	}
 	return err
 }
 

@@ -78,7 +78,7 @@ func (e *engine) lookup(dir string) (Info, error) {
 func (e *engine) list() (infos []Info, err error) {
 	mounts, unread, err := e.records()
 	for _, r := range mounts {
-		if e.isClosedByOthers(r) && e.unmountOne(r.Name, e.checkClosed) == nil {
+		if e.isClosedByOthers(r) && e.unmountOne(r.Name, e.checkNotLive) == nil {
 			continue
 		}
 		if r.Target != "" { // or a process was killed before it recorded anything
@@ -102,19 +102,6 @@ func (e *engine) isClosedByOthers(r *table.Mount) bool {
 	}
 	isThere, err := e.isShown(&r.Record)
 	return err == nil && !isThere
-}
-
-// checkClosed returns an error unless a mount is gone for certain. A volume may be late.
-func (e *engine) checkClosed(r *table.Mount) error {
-	if hcs.IsVolume(r.Volume) && r.Type != bindType {
-		if isOpen, err := e.layers.IsOpen(layerOf(&r.Record)); isOpen || err != nil {
-			return errors.WithMessagef(err, "layer %s is open", r.Source)
-		}
-	}
-	if !e.isClosedByOthers(r) {
-		return errors.Errorf("layer %s is open", r.Source)
-	}
-	return nil
 }
 
 func infoOf(r *table.Record) Info {
