@@ -26,15 +26,6 @@ func (e *engine) below(dir string) (mounts []*table.Mount, unread []error, err e
 	})
 }
 
-// adoptBelow puts on record what containerd's own package has bound below dir.
-func (e *engine) adoptBelow(dir string) error {
-	name, err := winfs.Resolve(dir)
-	if err != nil {
-		return nil // nothing can be bound there
-	}
-	return e.adoptEach(name.Path, func(target string, _ table.Key) bool { return isBelow(target, name.Path) })
-}
-
 func isBelow(path, dir string) bool { return winpath.Contains(dir, path) && !winpath.Equal(dir, path) }
 
 // at is below for the mounts at path, if path does not tell where that is: a link on its way is gone. For

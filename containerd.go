@@ -93,13 +93,13 @@ func (e *engine) adopt(target winfs.Name) (bool, error) {
 	if !isNew || err != nil {
 		return false, err
 	}
-	return true, e.adoptEach(filepath.Dir(target.Path), func(_ string, layer table.Key) bool { return layer == p.layer })
+	failed := e.adoptEach(filepath.Dir(target.Path), func(_ string, layer table.Key) bool { return layer == p.layer })
+	return true, stderrors.Join(failed...)
 }
 
 // adoptEach puts on record what containerd's own package has bound, as far as the bindings on the volume of dir
-// can be listed. It asks isWanted which ones. It goes on after a failure.
-func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.Key) bool) error {
-	var errs []error
+// can be listed. It asks isWanted which ones. It goes on after a failure, and returns all errors.
+func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.Key) bool) (failed []error) {
 	bindings, _ := e.filter.Bindings(dir)
 	for _, b := range bindings {
 		target, _, err := winfs.ResolveParent(b.root)
@@ -115,9 +115,11 @@ func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.
 		if p != nil {
 			_, err = e.record(p, table.KeyOf(target))
 		}
-		errs = append(errs, err)
+		if err != nil {
+			failed = append(failed, err)
+		}
 	}
-	return stderrors.Join(errs...)
+	return failed
 }
 
 // isOnRecord reports whether there is a mount at a target since Windows was started, as far as the table tells.

@@ -103,7 +103,7 @@ func (e *engine) withTempMount(ctx context.Context, mounts []Mount, f func(root 
 		var insideErr error
 		if _, statErr := os.Stat(root); statErr != nil {
 			// Somebody has removed a link. What is mounted behind it cannot be found by its path.
-			_, insideErr = e.unmountBelow(root)
+			insideErr = e.unmountRecursive(root)
 		}
 		undo := stderrors.Join(insideErr, e.unmountMounts(mounts, root))
 		err = stderrors.Join(err, errors.WithMessagef(undo, "failed to unmount %s", root))
@@ -112,26 +112,12 @@ func (e *engine) withTempMount(ctx context.Context, mounts []Mount, f func(root 
 }
 
 func (e *engine) cleanupTempMounts() ([]error, error) {
-	adoptErr := e.adoptBelow(getTempLocation())
-	mounts, failed, err := e.below(getTempLocation())
-	if err != nil {
-		return nil, err
-	}
-	if adoptErr != nil {
-		failed = append(failed, adoptErr)
-	}
-	for _, r := range mounts {
-		err := e.unmountOne(r.Name, nil)
-		if err == nil && r.Directory {
-			if sources, _ := e.boundTo(&r.Record); len(sources) == 0 {
-				err = e.removeTemp(r.Resolved)
-			}
+	return e.unmountBelow(getTempLocation(), func(r *table.Mount) error {
+		if sources, _ := e.boundTo(&r.Record); !r.Directory || len(sources) > 0 {
+			return nil
 		}
-		if err != nil {
-			failed = append(failed, err)
-		}
-	}
-	return failed, nil
+		return e.removeTemp(r.Resolved)
+	})
 }
 
 // removeTemp removes a temporary directory, which is empty once it is unmounted. It does not use

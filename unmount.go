@@ -133,13 +133,13 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 		return err
 	}
 	isLayer := dir.IsDir && hcs.IsLayer(path)
-	var adoptErr error
+	var errs []error
 	if len(names) == 0 {
 		if !isLayer {
 			return nil
 		}
 		// If the layer were closed under a binding, nobody could list bindings any more.
-		adoptErr = e.adoptEach(filepath.Dir(dir.Path), func(_ string, layer table.Key) bool { return layer == key })
+		errs = e.adoptEach(filepath.Dir(dir.Path), func(_ string, layer table.Key) bool { return layer == key })
 	}
 	l, err := e.lockLayer(key)
 	if err != nil {
@@ -147,7 +147,7 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 	}
 	defer l.unlock()
 	closeErr, hideErr := e.leave(l, l.mounts...)
-	errs := []error{adoptErr, hideErr, closeErr}
+	errs = append(errs, hideErr, closeErr)
 	isOurs := l.unknown != nil
 	if isOurs || isLayer && len(l.mounts)+len(l.damaged) == 0 {
 		closeErr = e.closeUnknown(path, dir, isOurs)
@@ -179,25 +179,37 @@ func (e *engine) closeUnknown(path string, dir winfs.Name, isOurs bool) error {
 	return nil
 }
 
-// unmountBelow unmounts what is mounted below dir, the deepest first, and returns an error for each file of
-// the table that cannot be read.
-func (e *engine) unmountBelow(dir string) (unread []error, err error) {
-	adoptErr := e.adoptBelow(dir)
+// unmountBelow unmounts what is mounted below dir, the deepest first, and calls then with each mount that is gone. It
+// returns an error for each that fails, and for each file of the table that cannot be read.
+func (e *engine) unmountBelow(dir string, then func(r *table.Mount) error) (failed []error, err error) {
+	if name, err := winfs.Resolve(dir); err == nil { // or nothing can be bound there
+		failed = e.adoptEach(name.Path, func(target string, _ table.Key) bool { return isBelow(target, name.Path) })
+	}
 	mounts, unread, err := e.below(dir)
 	if err != nil {
 		return nil, err
 	}
-	return unread, stderrors.Join(adoptErr, e.unmountEach(mounts))
+	failed = append(failed, unread...)
+	for _, r := range mounts {
+		err := e.unmountOne(r.Name, nil)
+		if err == nil {
+			err = then(r)
+		}
+		if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return failed, nil
 }
 
 func (e *engine) unmountRecursive(path string) error {
 	if path == "" {
 		return nil
 	}
-	unread, err := e.unmountBelow(path)
-	unread = slices.DeleteFunc(unread, func(err error) bool { return errors.Is(err, table.ErrDamaged) })
+	failed, err := e.unmountBelow(path, func(*table.Mount) error { return nil })
+	failed = slices.DeleteFunc(failed, func(err error) bool { return errors.Is(err, table.ErrDamaged) })
 	_, targetErr := e.unmountAll(path)
-	return stderrors.Join(append(unread, err, targetErr)...)
+	return stderrors.Join(append(failed, err, targetErr)...)
 }
 
 // unmountMounts unmounts the mounts at target, the last first. It goes on after a failure.
