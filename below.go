@@ -28,16 +28,6 @@ func (e *engine) below(dir string) (mounts []*table.Mount, unread []error, err e
 
 func isBelow(path, dir string) bool { return winpath.Contains(dir, path) && !winpath.Equal(dir, path) }
 
-// at is below for the mounts at path, if path does not tell where that is: a link on its way is gone. For
-// example, a layer was shown by a link, a second one was mounted in it, and somebody has removed the link.
-func (e *engine) at(path string) ([]*table.Mount, error) {
-	target, parent, err := winfs.ResolveParent(path)
-	mounts, _, err := e.search(err != nil || !parent.IsDir, func(p string) bool {
-		return winpath.Equal(p, target.Path) || winpath.Equal(p, path)
-	})
-	return mounts, err
-}
-
 // search returns the mounts on record whose target has a path that matches, the deepest first, and an error for
 // each file of the table that cannot be read. That does not depend on links, which may be gone. If asGiven is
 // set, a path that cannot be resolved counts as Mount was given it. For example, its drive has lost the medium.

@@ -46,8 +46,8 @@ func (e *engine) unmount(path string) (wasTarget bool, err error) {
 		return wasTarget, err
 	}
 	if !parent.IsDir {
-		if lost, err := e.at(path); len(lost) > 0 || err != nil {
-			return true, stderrors.Join(err, e.unmountEach(lost))
+		if wasTarget, err := e.unmountLost(path); wasTarget || err != nil {
+			return wasTarget, err
 		}
 	}
 	if resolveErr != nil {
@@ -95,12 +95,18 @@ func (e *engine) unmountTarget(target table.Key, check func(r *table.Mount) erro
 	return len(names) > 0, stderrors.Join(errs...)
 }
 
-func (e *engine) unmountEach(mounts []*table.Mount) error {
-	var errs []error
-	for _, r := range mounts {
+// unmountLost unmounts what is mounted at path, if path does not tell where that is: a link on its way is gone. For
+// example, a layer was shown by a link, a second one was mounted in it, and somebody has removed the link.
+func (e *engine) unmountLost(path string) (wasTarget bool, err error) {
+	target, parent, err := winfs.ResolveParent(path)
+	lost, _, err := e.search(err != nil || !parent.IsDir, func(p string) bool {
+		return winpath.Equal(p, target.Path) || winpath.Equal(p, path)
+	})
+	errs := []error{err}
+	for _, r := range lost {
 		errs = append(errs, e.unmountOne(r.Name, nil))
 	}
-	return stderrors.Join(errs...)
+	return len(lost) > 0, stderrors.Join(errs...)
 }
 
 func (e *engine) unmountOne(name table.Name, check func(r *table.Mount) error) error {
@@ -220,9 +226,7 @@ func (e *engine) unmountMounts(mounts []Mount, target string) error {
 		if err == nil {
 			var wasTarget bool
 			if wasTarget, err = e.unmountAll(path); !wasTarget && err == nil && m.Target != "" {
-				var lost []*table.Mount
-				lost, err = e.at(path)
-				err = stderrors.Join(err, e.unmountEach(lost))
+				_, err = e.unmountLost(path)
 			}
 		}
 		errs = append(errs, err)
