@@ -242,7 +242,10 @@ func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideE
 				closeErr = stderrors.Join(closeErr, r.Save(false))
 			}
 		case hideErrs[i] == nil:
-			hideErrs[i] = e.drop(r)
+			r.State, r.Volume = table.Closed, ""
+			if err := r.Remove(); err != nil { // then the record says that the layer is closed
+				hideErrs[i] = stderrors.Join(err, r.Save(false))
+			}
 		case isLast:
 			r.State = table.Closed
 			hideErrs[i] = stderrors.Join(hideErrs[i], r.Save(false))
@@ -302,15 +305,6 @@ func (e *engine) close(left []*table.Mount, hideErrs []error) error {
 		}
 	}
 	return e.layers.Close(layer)
-}
-
-// drop removes a mount that is over from the table. If that fails, the record says that the layer is closed.
-func (e *engine) drop(r *table.Mount) error {
-	r.State, r.Volume = table.Closed, ""
-	if err := r.Remove(); err != nil {
-		return stderrors.Join(err, r.Save(false))
-	}
-	return nil
 }
 
 func layerOf(r *table.Record) *hcs.Layer {
