@@ -131,16 +131,11 @@ func (e *engine) isOnRecord(target table.Key) bool {
 // record puts a mount on record that containerd's own package has made, and reports whether it has done so. The
 // mount may have gone, or another process may have put it on record.
 func (e *engine) record(p *plan, target table.Key) (bool, error) {
-	unlockTarget, err := e.table.LockTarget(target)
+	unlock, err := e.table.LockLayer(p.layer) // which a Mount that shows the layer there holds until it is done
 	if err != nil {
 		return false, err
 	}
-	defer unlockTarget()
-	unlockLayer, err := e.table.LockLayer(p.layer)
-	if err != nil {
-		return false, err
-	}
-	defer unlockLayer()
+	defer unlock()
 	if isThere, err := e.isBoundTo(p); !isThere || err != nil || e.isOnRecord(target) {
 		return false, err
 	}
