@@ -36,7 +36,7 @@ func (e *engine) search(asGiven bool, matches func(path string) bool) (found []*
 	showing := map[string][]*table.Mount{} // by the directory that they show
 	for _, r := range all {
 		if r.Volume != "" && r.Type != bindType { // what is mounted in a plain directory is not below its bindings
-			dir := winpath.Comparable(destination(&r.Record))
+			dir := winpath.Comparable(destination(r))
 			showing[dir] = append(showing[dir], r)
 		}
 	}

@@ -48,14 +48,14 @@ func (e *engine) bind(r *table.Mount) error {
 		err = r.Save(false) // Windows forgets the binding if the power fails
 	}
 	if err == nil {
-		err = e.writeSource(&r.Record)
+		err = e.writeSource(r)
 	}
 	if err != nil {
 		r.State = table.Opening
 		return err
 	}
 	err = e.pause.Do(noContext, isLate, func() error { // the volume may be late
-		return e.filter.Bind(r.Resolved, destination(&r.Record), r.ReadOnly)
+		return e.filter.Bind(r.Resolved, destination(r), r.ReadOnly)
 	})
 	found, lookErr := e.filter.FileID(r.Resolved)
 	if err == nil {
@@ -63,14 +63,14 @@ func (e *engine) bind(r *table.Mount) error {
 		return nil
 	}
 	// Bind may have failed because of what another program has bound there, which must stay.
-	if lookErr == nil && found == r.Hidden && !e.isListed(&r.Record) {
+	if lookErr == nil && found == r.Hidden && !e.isListed(r) {
 		r.State = table.Opening // nothing of ours is bound there
 	}
 	if errors.Is(err, os.ErrPermission) {
 		err = errors.WithMessage(err, "the bind filter is denied to this process, as in a HostProcess container: "+
 			"mount outside of it, or by links, with UseBindFilter(false)")
 	}
-	return errors.Wrapf(err, "failed to bind %s to %s", nameOf(&r.Record), r.Target)
+	return errors.Wrapf(err, "failed to bind %s to %s", nameOf(r), r.Target)
 }
 
 // makeRoot makes the directory at the target, if there is none, and records which directory the binding hides.
@@ -103,7 +103,7 @@ func (e *engine) isOtherVolume(path string) (bool, error) {
 // findsLayer reports whether a program that opens the target of a binding finds the layer: another volume than
 // that of the directory that the target is in, or what is the source itself. A directory that somebody has put
 // there is neither. No code of the bind filter proves as much, and a list cannot always be had.
-func (e *engine) findsLayer(r *table.Record) (bool, error) {
+func (e *engine) findsLayer(r *table.Mount) (bool, error) {
 	found, err := e.filter.FileID(r.Resolved)
 	if err != nil || found == r.Hidden {
 		return false, err // in the second case it is the directory that the binding would hide
@@ -121,18 +121,18 @@ func (e *engine) findsLayer(r *table.Record) (bool, error) {
 // unbind removes the binding of the layer from the target, and the directory that was made for it. It leaves
 // alone what another program has bound there since, as far as bindings can be listed.
 func (e *engine) unbind(r *table.Mount) error {
-	sources, listErr := e.boundTo(&r.Record)
-	others := slices.DeleteFunc(slices.Clone(sources), func(source string) bool { return isDestination(&r.Record, source) })
+	sources, listErr := e.boundTo(r.Resolved)
+	others := slices.DeleteFunc(slices.Clone(sources), func(source string) bool { return isDestination(r, source) })
 	switch {
 	case len(others) > 0 && len(others) < len(sources):
-		return errors.Errorf("failed to unbind %s from %s: %s is also bound there: unbinding would remove it too", nameOf(&r.Record), r.Target, others[0])
+		return errors.Errorf("failed to unbind %s from %s: %s is also bound there: unbinding would remove it too", nameOf(r), r.Target, others[0])
 	case len(others) > 0:
 		return nil // another program uses the directory
 	case e.table.IsStale(r.Name), e.filter.Find() != nil:
-		return e.removeMade(&r.Record) // nothing is bound
+		return e.removeMade(r) // nothing is bound
 	case listErr != nil && !r.Unseen:
-		if isThere, err := e.findsLayer(&r.Record); err == nil && !isThere {
-			return e.removeMade(&r.Record) // Unbind could remove what another program has bound
+		if isThere, err := e.findsLayer(r); err == nil && !isThere {
+			return e.removeMade(r) // Unbind could remove what another program has bound
 		}
 	}
 	var rootErr error
@@ -151,21 +151,21 @@ func (e *engine) unbind(r *table.Mount) error {
 	isThere := false
 	isUnbound := e.pause.Until(noContext, func() bool {
 		err = e.filter.Unbind(r.Resolved)
-		isThere, lookErr = e.findsLayer(&r.Record)
+		isThere, lookErr = e.findsLayer(r)
 		return !isThere && (err == nil || lookErr == nil && !r.Unseen)
 	})
 	_, parentErr := os.Lstat(filepath.Dir(r.Resolved))
 	switch {
 	case isThere:
 		err = stderrors.Join(err, errors.New("it is still bound"))
-	case isUnbound, isNotBound(err) && (winfs.NotExist(parentErr) || r.Unseen && !e.isListed(&r.Record)):
-		return e.removeMade(&r.Record)
+	case isUnbound, isNotBound(err) && (winfs.NotExist(parentErr) || r.Unseen && !e.isListed(r)):
+		return e.removeMade(r)
 	}
-	return errors.Wrapf(stderrors.Join(err, rootErr), "failed to unbind %s from %s", nameOf(&r.Record), r.Target)
+	return errors.Wrapf(stderrors.Join(err, rootErr), "failed to unbind %s from %s", nameOf(r), r.Target)
 }
 
 // nameOf returns what errors call the thing that a mount shows.
-func nameOf(r *table.Record) string {
+func nameOf(r *table.Mount) string {
 	if r.Type == bindType {
 		return "directory " + r.Source
 	}
@@ -192,7 +192,7 @@ func missingDirs(path string) (missing []string) {
 
 // removeMade removes the directory that Mount made for a binding. It leaves alone one that somebody has put in
 // its place, and one that is not empty any more.
-func (e *engine) removeMade(r *table.Record) error {
+func (e *engine) removeMade(r *table.Mount) error {
 	if r.Directory || !r.Binding || r.State == table.Opening && r.Hidden == "" {
 		return nil
 	}
@@ -217,23 +217,23 @@ func (e *engine) removeMade(r *table.Record) error {
 }
 
 // isListed reports whether the list of bindings has the layer at the target.
-func (e *engine) isListed(r *table.Record) bool {
-	sources, _ := e.boundTo(r)
+func (e *engine) isListed(r *table.Mount) bool {
+	sources, _ := e.boundTo(r.Resolved)
 	return slices.ContainsFunc(sources, func(source string) bool { return isDestination(r, source) })
 }
 
-// boundTo returns the sources of the bindings whose root is the target. The list tells whose a binding is. It
+// boundTo returns the sources of the bindings whose root is a target. The list tells whose a binding is. It
 // is not waited for: it fails as long as one dead binding of anybody is on the volume.
-func (e *engine) boundTo(r *table.Record) (sources []string, err error) {
-	bindings, err := e.filter.Bindings(filepath.Dir(r.Resolved))
+func (e *engine) boundTo(target string) (sources []string, err error) {
+	bindings, err := e.filter.Bindings(filepath.Dir(target))
 	if err != nil {
 		return nil, err
 	}
 	for _, b := range bindings {
-		isTarget := winpath.Equal(b.root, r.Resolved)
-		if !isTarget && winpath.Equal(filepath.Base(b.root), filepath.Base(r.Resolved)) {
+		isTarget := winpath.Equal(b.root, target)
+		if !isTarget && winpath.Equal(filepath.Base(b.root), filepath.Base(target)) {
 			root, _, err := winfs.ResolveParent(b.root)
-			isTarget = err == nil && winpath.Equal(root.Path, r.Resolved)
+			isTarget = err == nil && winpath.Equal(root.Path, target)
 		}
 		if isTarget {
 			sources = append(sources, b.source)
@@ -244,7 +244,7 @@ func (e *engine) boundTo(r *table.Record) (sources []string, err error) {
 
 // isDestination reports whether a path, as the bind filter lists it, is the source of a binding of the layer.
 // Volumes are not compared by their serial numbers: scratch disks are copies of one another.
-func isDestination(r *table.Record, path string) bool {
+func isDestination(r *table.Mount, path string) bool {
 	if winpath.Equal(path, destination(r)) {
 		return true
 	}

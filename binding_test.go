@@ -274,7 +274,7 @@ func TestMount_RefusesABindingThatWouldHideAParent(t *testing.T) {
 	h := bindingHost(t)
 	symlink(t, h.mkdir(h.path("elsewhere")), h.path("link"))
 	// The parents of a Mount are paths of Windows, which lead nowhere here.
-	p := &plan{Record: table.Record{Binding: true, Source: h.path("layers/2"), Dir: h.path("layers/2"),
+	p := &table.Mount{Record: table.Record{Binding: true, Source: h.path("layers/2"), Dir: h.path("layers/2"),
 		Parents: []string{h.path("layers/1"), h.path("more/layers/0"), h.path("link/layers/0")}}}
 	for _, target := range []string{"layers/1", "layers/1/Files", "more", "more/layers/0", "elsewhere", "elsewhere/layers/0/new", "link"} {
 		p.Resolved = h.path(target)

@@ -47,7 +47,7 @@ const errInvalidName = syscall.Errno(123)
 // writeSource writes the stream of a layer that is about to be bound, unless it is there: somebody may be reading
 // it at another target. It writes on the side of the layer: a read-only binding could not be written through. A read-only layer may belong to somebody who lets nobody write to it; then there is no
 // stream.
-func (e *engine) writeSource(r *table.Record) error {
+func (e *engine) writeSource(r *table.Mount) error {
 	if r.Type == bindType {
 		return nil
 	}
@@ -69,7 +69,7 @@ func (e *engine) removeSource(r *table.Mount) {
 	if r.Volume == "" || r.Type == bindType || e.table.IsStale(r.Name) {
 		return
 	}
-	stream := streamOf(destination(&r.Record))
+	stream := streamOf(destination(r))
 	text, err := readSource(stream)
 	isOfLayer := err == nil && (text == r.Source || text == "") // the latter if a process was killed as it wrote
 	if err == nil && !isOfLayer {
@@ -93,7 +93,7 @@ func (e *engine) adopt(target winfs.Name) (bool, error) {
 	if !isNew || err != nil {
 		return false, err
 	}
-	failed := e.adoptEach(filepath.Dir(target.Path), func(_ string, layer table.Key) bool { return layer == p.layer })
+	failed := e.adoptEach(filepath.Dir(target.Path), func(_ string, layer table.Key) bool { return layer == p.LayerKey })
 	return true, stderrors.Join(failed...)
 }
 
@@ -130,8 +130,8 @@ func (e *engine) isOnRecord(target table.Key) bool {
 
 // record puts a mount on record that containerd's own package has made, and reports whether it has done so. The
 // mount may have gone, or another process may have put it on record.
-func (e *engine) record(p *plan, target table.Key) (bool, error) {
-	unlock, err := e.table.LockLayer(p.layer) // which a Mount that shows the layer there holds until it is done
+func (e *engine) record(p *table.Mount, target table.Key) (bool, error) {
+	unlock, err := e.table.LockLayer(p.LayerKey) // which a Mount that shows the layer there holds until it is done
 	if err != nil {
 		return false, err
 	}
@@ -139,7 +139,7 @@ func (e *engine) record(p *plan, target table.Key) (bool, error) {
 	if isThere, err := e.isBoundTo(p); !isThere || err != nil || e.isOnRecord(target) {
 		return false, err
 	}
-	r, err := e.table.Create(p.layer, target, p.Record)
+	r, err := e.table.Create(p.LayerKey, target, p.Record)
 	if err != nil {
 		return false, err
 	}
@@ -151,7 +151,7 @@ func (e *engine) record(p *plan, target table.Key) (bool, error) {
 // nil if it has bound nothing there. The stream says which layer that is. It counts only if a program that opens
 // path finds the layer: a copy of the directory may have the stream, too, and the layer has it itself. Whatever
 // fails is tried again: opening a file through a binding may fail for an instant (Windows-Containers 635).
-func (e *engine) findForeign(path string) (p *plan, err error) {
+func (e *engine) findForeign(path string) (p *table.Mount, err error) {
 	err = e.pause.Do(noContext, retry.Always, func() error {
 		source, err := readSource(streamOf(path))
 		if p = nil; err == nil && winpath.CheckLayer(source) == nil {
@@ -170,12 +170,12 @@ func (e *engine) seemsBound(path string) bool {
 	if isOther, err := e.isOtherVolume(path); err == nil && isOther {
 		return true
 	}
-	sources, err := e.boundTo(&table.Record{Resolved: path})
+	sources, err := e.boundTo(path)
 	return err == nil && len(sources) > 0
 }
 
 // planForeign is one attempt of findForeign.
-func (e *engine) planForeign(path, source string) (*plan, error) {
+func (e *engine) planForeign(path, source string) (*table.Mount, error) {
 	p, err := planLayer(&Mount{Source: source})
 	if err != nil {
 		return nil, err
@@ -196,8 +196,8 @@ func (e *engine) planForeign(path, source string) (*plan, error) {
 }
 
 // isBoundTo reports whether a program that opens the target of a plan finds there what the plan would show.
-func (e *engine) isBoundTo(p *plan) (bool, error) {
-	source := destination(&p.Record)
+func (e *engine) isBoundTo(p *table.Mount) (bool, error) {
+	source := destination(p)
 	if name, err := winfs.Resolve(source); err != nil || winpath.Equal(name.Path, p.Resolved) {
 		return false, err // in the second case it is the directory of the layer itself
 	}
@@ -210,8 +210,8 @@ func (e *engine) isBoundTo(p *plan) (bool, error) {
 		return false, err
 	}
 	// Scratch disks are copies of one another, down to the serial number of the volume.
-	if sources, err := e.boundTo(&p.Record); err == nil && len(sources) > 0 {
-		return slices.ContainsFunc(sources, func(source string) bool { return isDestination(&p.Record, source) }), nil
+	if sources, err := e.boundTo(p.Resolved); err == nil && len(sources) > 0 {
+		return slices.ContainsFunc(sources, func(source string) bool { return isDestination(p, source) }), nil
 	}
 	volume, err := e.filter.VolumeOf(source)
 	foundVolume, foundErr := e.filter.VolumeOf(p.Resolved)

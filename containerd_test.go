@@ -128,7 +128,7 @@ func TestUnmount_LeavesTheStreamOfAnotherLayer(t *testing.T) {
 	m := h.scratch("2")
 	h.mustMount(m, h.target("a"))
 	other := h.scratch("3").Source
-	stream := streamOf(destination(&h.record(h.target("a")).Record))
+	stream := streamOf(destination(h.record(h.target("a"))))
 	h.must(os.WriteFile(stream, []byte(other), 0o666)) // as if the other layer had got the volume
 	h.mustUnmount(h.target("a"))
 	h.wantAt(stream, "file: "+other)
@@ -428,7 +428,7 @@ func TestMount_DoesNotRewriteAStreamThatIsRight(t *testing.T) {
 	h := bindingHost(t)
 	m := h.scratch("2")
 	h.mustMount(m, h.target("a"))
-	stream := streamOf(destination(&h.record(h.target("a")).Record))
+	stream := streamOf(destination(h.record(h.target("a"))))
 	before, err := os.Stat(stream)
 	h.must(err)
 	h.must(os.Chtimes(stream, before.ModTime().Add(-1), before.ModTime().Add(-1)))

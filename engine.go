@@ -32,27 +32,27 @@ func (e *engine) mount(ctx context.Context, m *Mount, target string) error {
 	if err != nil {
 		return err
 	}
-	unlockTarget, err := e.table.LockTarget(p.target)
+	unlockTarget, err := e.table.LockTarget(p.TargetKey)
 	if err != nil {
 		return err
 	}
 	defer unlockTarget()
-	_, err = e.unmountTarget(p.target, e.checkNotLive)
+	_, err = e.unmountTarget(p.TargetKey, e.checkNotLive)
 	if err == nil {
-		err = e.inspectTarget(&p.Record)
+		err = e.inspectTarget(p)
 	}
 	if err != nil {
 		return errors.WithMessagef(err, "failed to mount at %s", p.Target)
 	}
-	l, err := e.lockLayer(p.layer)
+	l, err := e.lockLayer(p.LayerKey)
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
-	if err := e.shareLayer(l, &p.Record); err != nil {
+	if err := e.shareLayer(l, p); err != nil {
 		return err
 	}
-	r, err := e.table.Create(p.layer, p.target, p.Record)
+	r, err := e.table.Create(p.LayerKey, p.TargetKey, p.Record)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (l *lockedLayer) unlock() {
 func (e *engine) checkNotLive(r *table.Mount) error {
 	isLive, err := e.isLive(r)
 	if isLive {
-		err = errors.Wrapf(os.ErrExist, "it shows %s", nameOf(&r.Record))
+		err = errors.Wrapf(os.ErrExist, "it shows %s", nameOf(r))
 	}
 	return err
 }
@@ -129,23 +129,23 @@ func (e *engine) isLive(r *table.Mount) (bool, error) {
 	if r.State != table.Shown || e.table.IsStale(r.Name) {
 		return false, nil
 	}
-	isThere, err := e.isShown(&r.Record)
+	isThere, err := e.isShown(r)
 	if err != nil || !isThere || r.Type == bindType {
 		return isThere, err
 	}
-	return e.layers.IsOpen(layerOf(&r.Record))
+	return e.layers.IsOpen(layerOf(r))
 }
 
 // shareLayer looks for another target that shows the layer. If there is one, the layer is not opened again,
 // and p gets what the record of that mount has: Volume is set. Otherwise it clears away what is left of the
 // layer's other mounts, and closes the layer if it may be half open. A target that cannot be cleared stays on
 // record.
-func (e *engine) shareLayer(l *lockedLayer, p *table.Record) error {
+func (e *engine) shareLayer(l *lockedLayer, p *table.Mount) error {
 	for _, r := range l.mounts {
 		if r.State != table.Shown || e.table.IsStale(r.Name) {
 			continue
 		}
-		isOpen, err := e.layers.IsOpen(layerOf(&r.Record))
+		isOpen, err := e.layers.IsOpen(layerOf(r))
 		if err != nil {
 			return err
 		}
@@ -167,7 +167,7 @@ func (e *engine) open(ctx context.Context, r *table.Mount) error {
 	if r.Volume != "" {
 		return nil
 	}
-	layer := layerOf(&r.Record)
+	layer := layerOf(r)
 	mayBeOpen, err := e.layers.Open(ctx, layer)
 	if r.Volume = layer.Volume; !mayBeOpen {
 		r.State, r.Volume = table.Closed, ""
@@ -186,11 +186,11 @@ func (e *engine) show(r *table.Mount) error {
 		r.State = table.Opening
 		return err
 	}
-	return e.link(&r.Record)
+	return e.link(r)
 }
 
 // isShown reports whether the link or the binding that Mount made is at the target.
-func (e *engine) isShown(r *table.Record) (bool, error) {
+func (e *engine) isShown(r *table.Mount) (bool, error) {
 	switch {
 	case !r.Binding:
 		return isLinked(r)
@@ -267,7 +267,7 @@ func (e *engine) hide(r *table.Mount) (err error) {
 	var saveErr error
 	if r.State == table.Shown || r.State == table.Linked {
 		if r.State == table.Shown && r.Directory && !r.Binding {
-			isThere, err := isLinked(&r.Record)
+			isThere, err := isLinked(r)
 			r.Directory = isThere || err != nil // if somebody has removed the link, nothing is put back
 		}
 		r.State = table.Leaving
@@ -276,11 +276,11 @@ func (e *engine) hide(r *table.Mount) (err error) {
 	switch {
 	case r.Volume == "": // nothing has been done there, or all is undone
 	case r.State == table.Opening:
-		err = e.removeMade(&r.Record)
+		err = e.removeMade(r)
 	case r.Binding:
 		err = e.unbind(r)
 	default:
-		err = e.unlink(&r.Record)
+		err = e.unlink(r)
 	}
 	if err != nil {
 		err = stderrors.Join(err, saveErr)
@@ -293,7 +293,7 @@ func (e *engine) close(left []*table.Mount, hideErrs []error) error {
 	var layer *hcs.Layer
 	for i, r := range left {
 		if e.mayBeOpen(r) && (layer == nil || layer.Volume == "") {
-			layer = layerOf(&r.Record)
+			layer = layerOf(r)
 		}
 		// The bind filter refuses to remove a binding below which another one lies.
 		if hideErrs[i] == nil || !r.Binding {
@@ -307,7 +307,7 @@ func (e *engine) close(left []*table.Mount, hideErrs []error) error {
 	return e.layers.Close(layer)
 }
 
-func layerOf(r *table.Record) *hcs.Layer {
+func layerOf(r *table.Mount) *hcs.Layer {
 	return &hcs.Layer{Dir: r.Dir, Parents: r.Parents, Disk: hcs.Disk(r.Disk), Volume: r.Volume}
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 // destination returns what a link to the open layer leads to, and what is bound to a target.
-func destination(r *table.Record) string {
+func destination(r *table.Mount) string {
 	if r.Type == bindType {
 		return r.Volume
 	}
@@ -30,7 +30,7 @@ func destination(r *table.Record) string {
 
 // link puts a link to the layer in the place of the target. Its steps are retried one by one, so that the
 // directory is not removed twice.
-func (e *engine) link(r *table.Record) error {
+func (e *engine) link(r *table.Mount) error {
 	text := destination(r)
 	if r.Directory {
 		if err := winfs.WhileBusy(e.pause, func() error { return winfs.RemoveDir(r.Resolved) }); err != nil {
@@ -52,7 +52,7 @@ func isLate(err error) bool { return winfs.NotExist(err) || errors.Is(err, sysca
 var noContext = context.Background()
 
 // isLinked reports whether the link to the layer is at the target. Anything else there is somebody else's.
-func isLinked(r *table.Record) (bool, error) {
+func isLinked(r *table.Mount) (bool, error) {
 	text, err := winfs.ReadLink(r.Resolved)
 	if winfs.NotExist(err) || errors.Is(err, winfs.ErrNotLink) {
 		return false, nil
@@ -62,7 +62,7 @@ func isLinked(r *table.Record) (bool, error) {
 
 // unlink removes the link to the layer from the target, and puts back the directory that it replaced. It leaves
 // alone what somebody has put in the place of the link.
-func (e *engine) unlink(r *table.Record) error {
+func (e *engine) unlink(r *table.Mount) error {
 	// The change is durable before the record is removed: no other Unmount would know the link.
 	err := winfs.WhileBusy(e.pause, func() error { return winfs.RemoveLink(r.Resolved, destination(r)) })
 	if err != nil {

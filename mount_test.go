@@ -423,7 +423,7 @@ func TestMount_ClearsWhatARestartHasLeftAtTheTarget(t *testing.T) {
 					h.otherCodeOpens(left)
 				}
 				h.mustMount(m, h.target("a"))
-				h.wantAt(h.target("a"), "link to "+destination(&h.record(h.target("a")).Record))
+				h.wantAt(h.target("a"), "link to "+destination(h.record(h.target("a"))))
 				h.mustUnmount(h.target("a"))
 				h.wantAt(h.target("a"), "directory of []")
 				h.wantNoRecords()

@@ -69,7 +69,7 @@ func (e *engine) lookup(dir string) (Info, error) {
 		}
 		r.Release()
 		if r.State == table.Shown && !e.table.IsStale(name) {
-			return infoOf(&r.Record), nil
+			return infoOf(r), nil
 		}
 	}
 	return Info{}, errors.WithStack(&os.PathError{Op: "look up mount", Path: dir, Err: os.ErrNotExist})
@@ -82,7 +82,7 @@ func (e *engine) list() (infos []Info, err error) {
 			continue
 		}
 		if r.Target != "" { // or a process was killed before it recorded anything
-			infos = append(infos, infoOf(&r.Record))
+			infos = append(infos, infoOf(r))
 		}
 	}
 	return infos, stderrors.Join(append(unread, err)...)
@@ -100,11 +100,11 @@ func (e *engine) isClosedByOthers(r *table.Mount) bool {
 	if !r.Binding {
 		return false
 	}
-	isThere, err := e.isShown(&r.Record)
+	isThere, err := e.isShown(r)
 	return err == nil && !isThere
 }
 
-func infoOf(r *table.Record) Info {
+func infoOf(r *table.Mount) Info {
 	info := Info{Mountpoint: r.Target, Source: r.Source, FSType: cmp.Or(r.Type, layerType)}
 	if r.Volume != "" {
 		info.Root = destination(r)

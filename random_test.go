@@ -762,7 +762,7 @@ func (r *random) observe() *world {
 			// Without an ID on record, any directory there is taken for the one that was made.
 			made: err == nil && m.Binding && !m.Directory && (m.Hidden == id || m.Hidden == "" && m.State != table.Opening)}
 		if m.Volume != "" {
-			mark.shows = r.rel(destination(&m.Record))
+			mark.shows = r.rel(destination(m))
 		}
 		w.mounts[target] = mark
 	}

@@ -22,15 +22,9 @@ const (
 	bindType  = "bind"          // a directory, which the bind filter shows
 )
 
-// plan is a mount that is valid and has not begun.
-type plan struct {
-	table.Record
-	layer, target table.Key
-}
-
-// plan returns the plan for m at target. It returns an error if m is not a valid layer mount, or cannot be
+// plan returns the record of m at target before anything is done. It returns an error if m is not a valid layer mount, or cannot be
 // shown at target. It changes nothing.
-func (e *engine) plan(m *Mount, target string) (*plan, error) {
+func (e *engine) plan(m *Mount, target string) (*table.Mount, error) {
 	path, err := m.mountpoint(target)
 	if err == nil {
 		err = m.checkWay(target)
@@ -51,19 +45,19 @@ func (e *engine) plan(m *Mount, target string) (*plan, error) {
 	}
 	name, parent, err := winfs.ResolveParent(path)
 	if err == nil {
-		p.State, p.Target, p.Resolved, p.target = table.Opening, path, name.Path, table.KeyOf(name)
+		p.State, p.Target, p.Resolved, p.TargetKey = table.Opening, path, name.Path, table.KeyOf(name)
 		p.Binding = e.binds || m.Type == bindType
 		p.ReadOnly = p.Binding && m.ReadOnly()
 		if m.Type == bindType {
-			p.layer = p.target.OfNoLayer()
+			p.LayerKey = p.TargetKey.OfNoLayer()
 		}
 		err = e.checkPlace(p, parent)
 	}
 	return p, errors.WithMessagef(err, "failed to mount at %s", path)
 }
 
-// planLayer returns what a plan has of the layer.
-func planLayer(m *Mount) (*plan, error) {
+// planLayer is plan for what the record has of the layer.
+func planLayer(m *Mount) (*table.Mount, error) {
 	p, err := planOf(m.Source, winpath.CheckLayer)
 	if err != nil {
 		return nil, errors.WithMessage(err, "invalid layer source")
@@ -73,8 +67,8 @@ func planLayer(m *Mount) (*plan, error) {
 	return p, err
 }
 
-// planBind returns what a plan has of the directory that a mount of type bind shows. It needs no opening.
-func planBind(m *Mount) (*plan, error) {
+// planBind is plan for what the record has of the directory that a mount of type bind shows. It needs no opening.
+func planBind(m *Mount) (*table.Mount, error) {
 	for _, option := range m.Options {
 		if !slices.Contains([]string{"rbind", "ro", "rw"}, option) {
 			return nil, errors.Errorf("invalid bind mount: option %q is not supported", option)
@@ -94,9 +88,9 @@ func planBind(m *Mount) (*plan, error) {
 	return p, nil
 }
 
-// planOf returns a plan that has the directory at source. It returns an error if check rejects that, or what it
+// planOf returns a record that has the directory at source. It returns an error if check rejects that, or what it
 // leads to.
-func planOf(source string, check func(path string) error) (*plan, error) {
+func planOf(source string, check func(path string) error) (*table.Mount, error) {
 	if err := check(source); err != nil {
 		return nil, err
 	}
@@ -105,7 +99,7 @@ func planOf(source string, check func(path string) error) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{layer: table.KeyOf(name), Record: table.Record{Source: source, Dir: layerDir(source, name)}}
+	p := &table.Mount{Record: table.Record{Source: source, Dir: layerDir(source, name)}, Name: table.Name{LayerKey: table.KeyOf(name)}}
 	return p, check(p.Dir)
 }
 
@@ -132,7 +126,7 @@ func layerDir(path string, name winfs.Name) string {
 
 // checkPlace returns an error if nothing can be mounted at the target, or if the layer would hide files that
 // are needed: HCS could not find the layer or its parents, other processes could not find the table.
-func (e *engine) checkPlace(p *plan, parent winfs.Name) error {
+func (e *engine) checkPlace(p *table.Mount, parent winfs.Name) error {
 	if !parent.IsDir { // Windows reports what is below a file as absent, too
 		return errors.WithMessage(os.ErrNotExist, "its parent is not a directory")
 	}
@@ -168,7 +162,7 @@ func (e *engine) checkPlace(p *plan, parent winfs.Name) error {
 // inspectTarget returns an error that matches os.ErrExist if the target is in use: if it is anything but a
 // directory, which for a link must be empty, or if something is bound or mounted there. It records whether
 // there is a directory.
-func (e *engine) inspectTarget(r *table.Record) error {
+func (e *engine) inspectTarget(r *table.Mount) error {
 	var isEmpty bool
 	err := winfs.WhileBusy(e.pause, func() (err error) {
 		r.Directory, isEmpty, err = inspect(r.Resolved)
@@ -192,8 +186,8 @@ func (e *engine) inspectTarget(r *table.Record) error {
 
 // checkUnbound returns an error if something is bound to the directory at the target. To replace that by a link
 // would remove the source of the binding.
-func (e *engine) checkUnbound(r *table.Record) error {
-	if sources, err := e.boundTo(r); len(sources) > 0 {
+func (e *engine) checkUnbound(r *table.Mount) error {
+	if sources, err := e.boundTo(r.Resolved); len(sources) > 0 {
 		return errors.Wrapf(os.ErrExist, "%s is bound there", sources[0])
 	} else if err == nil {
 		return nil

@@ -113,7 +113,7 @@ func (e *engine) withTempMount(ctx context.Context, mounts []Mount, f func(root 
 
 func (e *engine) cleanupTempMounts() ([]error, error) {
 	return e.unmountBelow(getTempLocation(), func(r *table.Mount) error {
-		if sources, _ := e.boundTo(&r.Record); !r.Directory || len(sources) > 0 {
+		if sources, _ := e.boundTo(r.Resolved); !r.Directory || len(sources) > 0 {
 			return nil
 		}
 		return e.removeTemp(r.Resolved)

@@ -219,7 +219,7 @@ func TestUnmount_LeavesAloneALinkThatMountDidNotMake(t *testing.T) {
 	if !h.kill(1, false, func() error { return h.mount(m, h.target("a")) }) {
 		t.Fatal("not killed")
 	}
-	text := destination(&h.record(h.target("a")).Record)
+	text := destination(h.record(h.target("a")))
 	symlink(t, text, h.target("a"))
 	h.mustUnmount(h.target("a"))
 	h.wantAt(h.target("a"), "link to "+text)

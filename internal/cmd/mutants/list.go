@@ -4,21 +4,21 @@ package main
 var mutants = []mutant{
 	// The order of the steps.
 	{bug: "HCS opens a layer that is on no record", file: "engine.go", run: "TestMount_RecordsEachStep",
-		old: "	r, err := e.table.Create(p.layer, p.target, p.Record)\n",
+		old: "	r, err := e.table.Create(p.LayerKey, p.TargetKey, p.Record)\n",
 		new: `	opened := &table.Mount{Record: p.Record}
 	if err := e.open(ctx, opened); err != nil {
 		return err
 	}
-	r, err := e.table.Create(p.layer, p.target, opened.Record)
+	r, err := e.table.Create(p.LayerKey, p.TargetKey, opened.Record)
 `},
 	{bug: "the link is made before the volume is on record", file: "engine.go", run: "TestMount_RecordsEachStep",
 		old: `	if err := r.Save(true); err != nil {
 		r.State = table.Opening
 		return err
 	}
-	return e.link(&r.Record)
+	return e.link(r)
 `,
-		new: `	if err := e.link(&r.Record); err != nil {
+		new: `	if err := e.link(r); err != nil {
 		return err
 	}
 	return r.Save(true)
@@ -96,7 +96,7 @@ var mutants = []mutant{
 	{bug: "a link that does not show the layer passes", file: "link.go", run: "TestMount_FailsIfTheLinkDoesNotShow",
 		old: "	return errors.Wrapf(err, \"link to", new: "	err = nil\n	return errors.Wrapf(err, \"link to"},
 	{bug: "HCS gets the path of a link to the layer", file: "target.go", run: "TestMount_PassesToHCSTheLayerThatALinkLeadsTo",
-		old: "Dir: layerDir(source, name)}}\n	return p,", new: "Dir: source}}\n	return p,"},
+		old: "Dir: layerDir(source, name)}", new: "Dir: source}"},
 	{bug: "a layer is mounted in the mount table", file: "target.go", run: "TestMount_RefusesATargetInTheTable",
 		old: "if winpath.Contains(tableDir, p.Resolved) {", new: "if false {"},
 	{bug: "what is mounted in a mounted layer is not below", file: "below.go", run: "TestUnmountRecursive_FindsWhatIsMountedByAnotherTarget",
@@ -108,7 +108,7 @@ var mutants = []mutant{
 
 	// Bindings.
 	{bug: "the bind filter is believed that it has removed a binding", file: "binding.go", run: "TestUnmount_DoesNotBelieveARemovalThatIsNotSeen",
-		old: "		isThere, lookErr = e.findsLayer(&r.Record)\n", new: "		isThere, lookErr = false, err\n"},
+		old: "		isThere, lookErr = e.findsLayer(r)\n", new: "		isThere, lookErr = false, err\n"},
 	{bug: "what another program has bound in the place of ours is unbound", file: "binding.go", run: "BoundInPlaceOfTheLayer",
 		old: "case len(others) > 0:", new: "case len(others) > 9:"},
 	{bug: "what another program has bound beside ours is unbound", file: "binding.go", run: "BoundBesideTheLayer",
@@ -116,7 +116,7 @@ var mutants = []mutant{
 	{bug: "what was bound since a restart is unbound", file: "binding.go", run: "TestUnmount_DoesNotUnbindWhatWasBoundBeforeARestart",
 		old: "case e.table.IsStale(r.Name), e.filter.Find() != nil:", new: "case e.filter.Find() != nil:"},
 	{bug: "a binding of another program goes with a failed Mount", file: "binding.go", run: "TestMount_LeavesABindingOfTheSameLayer|TestMount_UndoesABindThatFails",
-		old: "lookErr == nil && found == r.Hidden && !e.isListed(&r.Record)", new: "lookErr == nil && found != r.Hidden"},
+		old: "lookErr == nil && found == r.Hidden && !e.isListed(r)", new: "lookErr == nil && found != r.Hidden"},
 	{bug: "a directory of a user is taken for the one that Mount made", file: "binding.go", run: "TestUnmount_LeavesADirectoryThatAUserPut",
 		old: "found != r.Hidden", new: "found == \"\""},
 	{bug: "the root of a binding that was removed is not made again", file: "binding.go", run: "TestUnmount_RemovesABindingWhoseDirectoryWasRemoved",
@@ -132,7 +132,7 @@ var mutants = []mutant{
 	{bug: "the stream of a layer that containerd has mounted since a restart is removed", file: "containerd.go", run: "TestUnmount_OfAStaleRecordLeavesTheStream",
 		old: "r.Type == bindType || e.table.IsStale(r.Name)", new: "r.Type == bindType"},
 	{bug: "a layer is closed under another binding of containerd's", file: "containerd.go", run: "TestUnmount_LeavesALayerThatContainerdShowsElsewhere",
-		old: "return layer == p.layer }", new: "return false }"},
+		old: "return layer == p.LayerKey }", new: "return false }"},
 	{bug: "a plain directory is closed as a layer", file: "engine.go", run: "TestMount_BindShows|TestMount_BindOfALayersDirectory",
 		old: " && r.Type != bindType\n", new: "\n"},
 	{bug: "a chain of mounts is taken apart from its beginning", file: "below.go", run: "TestUnmountRecursive_TakesAChainApart",
