@@ -180,12 +180,11 @@ func isNotBound(err error) bool { return winfs.IsAny(err, 2, 3, 87, 267, 1168) }
 
 // missingDirs returns path and the directories that it is in, as far as they are not there, the deepest first.
 func missingDirs(path string) (missing []string) {
-	for path != filepath.Dir(path) {
+	for ; path != filepath.Dir(path); path = filepath.Dir(path) {
 		if _, err := os.Lstat(path); !winfs.NotExist(err) {
 			break
 		}
 		missing = append(missing, path)
-		path = filepath.Dir(path)
 	}
 	return missing
 }

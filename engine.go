@@ -215,11 +215,11 @@ func (e *engine) isShown(r *table.Mount) (bool, error) {
 // being closed. If the layer may still be open, closeErr says why. In both cases the record stays, so that
 // Unmount can be repeated.
 func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideErr error) {
-	leaving = slices.Clone(leaving)
-	isLast := l.unknown == nil && slices.ContainsFunc(leaving, e.mayBeOpen) // whether the layer is to be closed
 	others := slices.DeleteFunc(slices.Clone(l.mounts), func(r *table.Mount) bool { return slices.Contains(leaving, r) || !e.mayBeOpen(r) })
-	isLast = isLast && !slices.ContainsFunc(others, func(r *table.Mount) bool { return r.State == table.Shown })
-	if isLast {
+	isShown := func(r *table.Mount) bool { return r.State == table.Shown }
+	isLast := l.unknown == nil && slices.ContainsFunc(leaving, e.mayBeOpen) && !slices.ContainsFunc(others, isShown)
+	leaving = slices.Clone(leaving)
+	if isLast { // the layer is to be closed
 		leaving, others = append(leaving, others...), nil // which were killed, or they would have the lock
 	}
 	slices.SortStableFunc(leaving, func(a, b *table.Mount) int { return len(b.Resolved) - len(a.Resolved) }) // the deepest first

@@ -125,6 +125,10 @@ func (m *Mount) ReadOnly() bool { return slices.Contains(m.Options, "ro") }
 // has done. What it cannot undo is part of the error and stays on record, so that Unmount can undo it.
 func (m *Mount) Mount(target string) error { return m.mount(target) }
 
+func (m *Mount) mount(target string) error {
+	return withEngine(func(e *engine) error { return e.mount(context.Background(), m, target) })
+}
+
 // All mounts the mounts at target, in order; each may name a sub-directory of its own in Target. If one fails,
 // those before it are unmounted again, the last first. The error joins those of [Mount.Mount] and [Unmount].
 func All(mounts []Mount, target string) error {

@@ -3,8 +3,6 @@
 package mount
 
 // Only Windows has container layers.
-func (m *Mount) mount(target string) error { return ErrNotImplementOnUnix }
-
 func withEngine(do func(e *engine) error) error { return ErrNotImplementOnUnix }
 
 func setTableDir(dir string) error { return ErrNotImplementOnUnix }

@@ -1,7 +1,6 @@
 package mount
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,10 +18,6 @@ import (
 	"github.com/seed-941ae793/mount/internal/winfs"
 	"github.com/seed-941ae793/mount/internal/winpath"
 )
-
-func (m *Mount) mount(target string) error {
-	return withEngine(func(e *engine) error { return e.mount(context.Background(), m, target) })
-}
 
 // withEngine calls do with the engine for the HCS, the bind filter and the mount table of this machine.
 func withEngine(do func(e *engine) error) error {

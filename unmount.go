@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	stderrors "errors"
 	"path/filepath"
 	"slices"
@@ -50,11 +51,8 @@ func (e *engine) unmount(path string) (wasTarget bool, err error) {
 			return wasTarget, err
 		}
 	}
-	if resolveErr != nil {
-		return false, errors.WithMessagef(resolveErr, "failed to unmount %s", path)
-	}
 	dir, err := winfs.Resolve(path)
-	if err != nil {
+	if err = cmp.Or(resolveErr, err); err != nil {
 		return false, errors.WithMessagef(err, "failed to unmount %s", path)
 	}
 	if !winpath.Equal(dir.Path, target.Path) {

@@ -71,7 +71,7 @@ var mutants = []mutant{
 
 	// The states of a record, and several mounts of a layer.
 	{bug: "a layer is closed though another target shows it", file: "engine.go", run: "TestMount_OpensALayerOnceForAllItsTargets",
-		old: "isLast = isLast && !slices.ContainsFunc(others,", new: "isLast = isLast || !slices.ContainsFunc(others,"},
+		old: " && !slices.ContainsFunc(others, isShown)", new: " && (true || isShown(nil))"},
 	{bug: "a killed mount keeps a layer open", file: "engine.go", run: "TestUnmount_ClosesALayerWithTheLastTargetThatShowsIt",
 		old: "		leaving, others = append(leaving, others...), nil", new: "		_, others = append(leaving, others...), nil"},
 	{bug: "a layer that is half open is shown", file: "engine.go", run: "TestMount_OpensALayerAfreshThatWasLeftHalfOpen",
