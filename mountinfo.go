@@ -48,16 +48,12 @@ func List() (infos []Info, err error) {
 
 func (e *engine) lookup(dir string) (Info, error) {
 	dir, err := winpath.Abs(dir)
-	var target winfs.Name
+	var names []table.Name
 	if err == nil {
-		target, _, err = winfs.ResolveParent(dir)
+		names, err = e.namesAt(dir)
 	}
 	if err != nil {
 		return Info{}, errors.WithMessage(err, "failed to look up mount")
-	}
-	names, err := e.table.At(table.KeyOf(target))
-	if err != nil {
-		return Info{}, err
 	}
 	for _, name := range names {
 		r, err := e.table.Load(name)
@@ -73,6 +69,15 @@ func (e *engine) lookup(dir string) (Info, error) {
 		}
 	}
 	return Info{}, errors.WithStack(&os.PathError{Op: "look up mount", Path: dir, Err: os.ErrNotExist})
+}
+
+// namesAt returns the names of the mounts at a target.
+func (e *engine) namesAt(path string) ([]table.Name, error) {
+	target, _, err := winfs.ResolveParent(path)
+	if err != nil {
+		return nil, err
+	}
+	return e.table.At(table.KeyOf(target))
 }
 
 func (e *engine) list() (infos []Info, err error) {

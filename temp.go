@@ -125,18 +125,13 @@ func (e *engine) cleanupTempMounts() ([]error, error) {
 // would remove a link. A directory that is still on record stays: removing it could remove what is bound
 // to it.
 func (e *engine) removeTemp(root string) error {
-	target, _, err := winfs.ResolveParent(root)
-	var names []table.Name
-	if err == nil {
-		names, err = e.table.At(table.KeyOf(target))
-	}
-	if err != nil {
-		return errors.WithMessagef(err, "temporary directory %s was not removed", root)
-	}
+	names, err := e.namesAt(root)
 	if len(names) > 0 {
 		return nil // Unmount has reported it
 	}
-	err = winfs.WhileBusy(e.pause, func() error { return winfs.RemoveDir(root) })
+	if err == nil {
+		err = winfs.WhileBusy(e.pause, func() error { return winfs.RemoveDir(root) })
+	}
 	if winfs.NotExist(err) { // Unmount failed before it put the directory back
 		return nil
 	}
