@@ -50,8 +50,5 @@ func classOf(path, class string) (string, error) {
 	if err == nil && length == 0 {
 		err = errors.New("key has no class: not created by this package")
 	}
-	if err != nil {
-		return "", err
-	}
-	return windows.UTF16ToString(buf[:length]), nil
+	return windows.UTF16ToString(buf[:]), err
 }
