@@ -1,6 +1,7 @@
 package winfs
 
 import (
+	stderrors "errors"
 	"os"
 
 	"github.com/pkg/errors"
@@ -21,9 +22,7 @@ func Link(text, path string) error {
 		return err
 	}
 	if err = protectLink(path, text); err != nil {
-		if undoErr := RemoveLink(path, text); undoErr != nil {
-			err = errors.Wrapf(err, "undo: %v", undoErr)
-		}
+		err = stderrors.Join(err, errors.WithMessage(RemoveLink(path, text), "undo"))
 	}
 	return err
 }
