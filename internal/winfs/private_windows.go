@@ -30,14 +30,8 @@ func securityOf(sddl string) func() *windows.SecurityAttributes {
 	})
 }
 
-// MakePrivateDir creates a directory that only Administrators and SYSTEM can use. If there is something at path
-// already, MakePrivateDir does nothing and returns nil.
-func MakePrivateDir(path string) error {
-	err := withPath("mkdir", path, func(p *uint16) error { return windows.CreateDirectory(p, private()) })
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
-	return err
+func makePrivateDir(path string) error {
+	return withPath("mkdir", path, func(p *uint16) error { return windows.CreateDirectory(p, private()) })
 }
 
 // OpenPrivateDir opens the directory at path. If there is none, OpenPrivateDir creates one that only

@@ -42,3 +42,12 @@ func IsAny(err error, codes ...syscall.Errno) bool {
 func WhileBusy(pause retry.Pause, try func() error) error {
 	return pause.Do(context.Background(), IsBusy, try)
 }
+
+// MakePrivateDir creates a directory that only Administrators and SYSTEM can use. If there is something at path
+// already, MakePrivateDir does nothing and returns nil.
+func MakePrivateDir(path string) error {
+	if err := makePrivateDir(path); !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}

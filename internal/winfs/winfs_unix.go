@@ -110,13 +110,7 @@ func Match(dir, pattern string) ([]string, error) {
 // IsBusy reports whether an error may be due to another program that has the file open for a moment.
 func IsBusy(err error) bool { return errors.Is(err, syscall.EBUSY) }
 
-// MakePrivateDir creates a directory. If there is something at path already, it does nothing and returns nil.
-func MakePrivateDir(path string) error {
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return nil
-}
+func makePrivateDir(path string) error { return os.Mkdir(path, 0o700) }
 
 // OpenPrivateDir opens the directory at path. If there is none, OpenPrivateDir creates it.
 func OpenPrivateDir(path string) (*os.File, error) {
