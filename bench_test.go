@@ -76,8 +76,8 @@ func timed(f func()) time.Duration {
 	return time.Since(start)
 }
 
-// BenchmarkMount_ManyLayersAtOnce mounts different layers at once, with a model whose calls take 10 ms. All of them should
-// take about as long as one.
+// BenchmarkMount_ManyLayersAtOnce mounts different layers at once, with a model whose calls take 10 ms. All of them
+// should take about as long as one.
 func BenchmarkMount_ManyLayersAtOnce(b *testing.B) {
 	for _, n := range []int{1, 32} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

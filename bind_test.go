@@ -193,3 +193,37 @@ func TestUnmountRecursive_TakesApartBindsInBinds(t *testing.T) {
 	}
 	h.wantClosed()
 }
+
+func TestUnmount_OfABindWhoseRecordIsDamagedFailsOnce(t *testing.T) {
+	for _, reboots := range []bool{false, true} {
+		h := newHost(t)
+		m, a := h.plainDir("dir"), h.mkdir(h.target("a"))
+		h.mustMount(m, a)
+		h.change(a, func(r *table.Record) { r.State = "of a newer version" })
+		if reboots {
+			h.reboot()
+		}
+		wantError(t, h.mount(m, a), "unknown state", table.ErrDamaged)
+		wantError(t, h.unmount(a), "unknown state", table.ErrDamaged)
+		h.wantNoRecord()
+		h.mustUnmount(a)
+		if reboots { // otherwise the binding stays
+			h.mustMount(m, a)
+			h.mustUnmount(a)
+		}
+	}
+}
+
+// The record of a directory that Windows may take for another would be damaged.
+func TestPlanOf_ChecksWhereTheSourceLeads(t *testing.T) {
+	h := newHost(t)
+	dir, link := h.mkdir(h.path("dir")), h.path("link")
+	symlink(t, dir, link)
+	_, err := planOf(link, func(path string) error {
+		if path == dir {
+			return os.ErrInvalid
+		}
+		return nil
+	})
+	wantError(t, err, "", os.ErrInvalid)
+}

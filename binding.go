@@ -131,7 +131,7 @@ func (e *engine) unbind(r *table.Mount) error {
 	case e.table.IsStale(r.Name), e.filter.Find() != nil:
 		return e.removeMade(r) // nothing is bound
 	case listErr != nil && !r.Unseen:
-		if isThere, err := e.findsLayer(r); err == nil && !isThere {
+		if isThere, err := e.findsLayer(r); err == nil && !isThere || e.isTheirs(r) {
 			return e.removeMade(r) // Unbind could remove what another program has bound
 		}
 	}
@@ -178,10 +178,20 @@ func nameOf(r *table.Mount) string {
 // they are the answer to the last attempt: one answer may be false.
 func isNotBound(err error) bool { return winfs.IsAny(err, 2, 3, 87, 267, 1168) }
 
+// hasName reports whether a path is a name in its directory. If the source of a binding is gone, its root cannot be
+// opened until the source is back, and is still a name.
+func hasName(path string) (bool, error) {
+	names, err := winfs.Match(filepath.Split(path))
+	if winfs.NotExist(err) {
+		err = nil
+	}
+	return len(names) > 0, err
+}
+
 // missingDirs returns path and the directories that it is in, as far as they are not there, the deepest first.
 func missingDirs(path string) (missing []string) {
 	for ; path != filepath.Dir(path); path = filepath.Dir(path) {
-		if _, err := os.Lstat(path); !winfs.NotExist(err) {
+		if isThere, err := hasName(path); isThere || err != nil {
 			break
 		}
 		missing = append(missing, path)

@@ -45,8 +45,8 @@ func readSource(stream string) (string, error) {
 const errInvalidName = syscall.Errno(123)
 
 // writeSource writes the stream of a layer that is about to be bound, unless it is there: somebody may be reading
-// it at another target. It writes on the side of the layer: a read-only binding could not be written through. A read-only layer may belong to somebody who lets nobody write to it; then there is no
-// stream.
+// it at another target. It writes on the side of the layer: a read-only binding could not be written through. A
+// read-only layer may belong to somebody who lets nobody write to it; then there is no stream.
 func (e *engine) writeSource(r *table.Mount) error {
 	if r.Type == bindType {
 		return nil
@@ -82,38 +82,52 @@ func (e *engine) removeSource(r *table.Mount) {
 }
 
 // adopt puts the layer on record that containerd's own package has bound to a target, if there is one, and reports
-// whether there is. Then the target can be unmounted as one of this package. Other targets of the layer go on record
-// as well, so that it is not closed under them.
-func (e *engine) adopt(target winfs.Name) (bool, error) {
-	p, err := e.findForeign(target.Path)
+// whether there is. Then the target can be unmounted as one of this package.
+func (e *engine) adopt(path string, key table.Key) (bool, error) {
+	p, err := e.findForeign(path, key)
 	if p == nil || err != nil {
 		return false, err
 	}
-	isNew, err := e.record(p, table.KeyOf(target))
-	if !isNew || err != nil {
-		return false, err
-	}
-	failed := e.adoptEach(filepath.Dir(target.Path), func(_ string, layer table.Key) bool { return layer == p.LayerKey })
-	return true, stderrors.Join(failed...)
+	failed := e.adoptEach(filepath.Dir(path), func(target string, _ table.Key) bool { return target == path })
+	return true, stderrors.Join(append(failed, e.record(p))...) // if bindings cannot be listed, it is not there yet
 }
 
-// adoptEach puts on record what containerd's own package has bound, as far as the bindings on the volume of dir
-// can be listed. It asks isWanted which ones. It goes on after a failure, and returns all errors.
+// adoptEach puts on record what containerd's own package has bound, as far as the bindings on the volume of dir can
+// be listed. It asks isWanted which ones. The other targets of their layers go on record as well, so that no layer
+// is closed under one of them: they come first, in case this process is killed. It goes on after a failure, and
+// returns all errors.
 func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.Key) bool) (failed []error) {
+	var wanted, others []*table.Mount // of which only the names and the target are known
 	bindings, _ := e.filter.Bindings(dir)
 	for _, b := range bindings {
 		target, _, err := winfs.ResolveParent(b.root)
 		if err != nil || e.isOnRecord(table.KeyOf(target)) {
 			continue
 		}
-		source, _ := readSource(streamOf(target.Path))
+		var source string
+		_ = e.pause.Do(noContext, retry.Always, func() (err error) { // see findForeign
+			source, err = readSource(streamOf(target.Path))
+			return err
+		})
 		layer, err := winfs.Resolve(source)
-		if source == "" || err != nil || !isWanted(target.Path, table.KeyOf(layer)) {
+		if source == "" || err != nil {
 			continue
 		}
-		p, err := e.findForeign(target.Path)
-		if p != nil {
-			_, err = e.record(p, table.KeyOf(target))
+		p := &table.Mount{Name: table.Name{LayerKey: table.KeyOf(layer), TargetKey: table.KeyOf(target)}}
+		p.Resolved = target.Path
+		if isWanted(p.Resolved, p.LayerKey) {
+			wanted = append(wanted, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	others = slices.DeleteFunc(others, func(p *table.Mount) bool {
+		return !slices.ContainsFunc(wanted, func(w *table.Mount) bool { return w.LayerKey == p.LayerKey })
+	})
+	for _, p := range append(others, wanted...) {
+		p, err := e.findForeign(p.Resolved, p.TargetKey)
+		if p != nil && err == nil {
+			err = e.record(p)
 		}
 		if err != nil {
 			failed = append(failed, err)
@@ -122,68 +136,96 @@ func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.
 	return failed
 }
 
-// isOnRecord reports whether there is a mount at a target since Windows was started, as far as the table tells.
+// isOnRecord reports whether there is a mount at a target since Windows was started, as far as the table tells. The
+// file of a process that was killed before it recorded anything does not count.
 func (e *engine) isOnRecord(target table.Key) bool {
 	names, err := e.table.At(target)
-	return err != nil || slices.ContainsFunc(names, func(n table.Name) bool { return !e.table.IsStale(n) })
+	return err != nil || slices.ContainsFunc(names, func(name table.Name) bool {
+		if e.table.IsStale(name) {
+			return false
+		}
+		r, err := e.table.Load(name)
+		if err != nil {
+			return !winfs.NotExist(err)
+		}
+		r.Release()
+		return r.Target != ""
+	})
 }
 
-// record puts a mount on record that containerd's own package has made, and reports whether it has done so. The
-// mount may have gone, or another process may have put it on record.
-func (e *engine) record(p *table.Mount, target table.Key) (bool, error) {
-	unlock, err := e.table.LockLayer(p.LayerKey) // which a Mount that shows the layer there holds until it is done
+// record puts a mount on record that containerd's own package has made. It does nothing if the mount has gone, or
+// if another process has put it on record.
+func (e *engine) record(p *table.Mount) error {
+	l, err := e.lockLayer(p.LayerKey) // which a Mount that shows the layer there holds until it is done
 	if err != nil {
-		return false, err
+		return err
 	}
-	defer unlock()
-	if isThere, err := e.isBoundTo(p); !isThere || err != nil || e.isOnRecord(target) {
-		return false, err
+	defer l.unlock()
+	if isThere, err := e.isBoundTo(p); !isThere || err != nil || e.isOnRecord(p.TargetKey) {
+		return err
 	}
-	r, err := e.table.Create(p.LayerKey, target, p.Record)
-	if err != nil {
-		return false, err
+	r, err := e.table.Create(p.LayerKey, p.TargetKey, p.Record)
+	if err == nil {
+		r.Release()
 	}
-	r.Release()
-	return true, nil
+	return err
 }
 
 // findForeign returns what would be on record if this package had mounted what containerd's has bound to path, or
 // nil if it has bound nothing there. The stream says which layer that is. It counts only if a program that opens
 // path finds the layer: a copy of the directory may have the stream, too, and the layer has it itself. Whatever
 // fails is tried again: opening a file through a binding may fail for an instant (Windows-Containers 635).
-func (e *engine) findForeign(path string) (p *table.Mount, err error) {
+func (e *engine) findForeign(path string, key table.Key) (p *table.Mount, err error) {
 	err = e.pause.Do(noContext, retry.Always, func() error {
 		source, err := readSource(streamOf(path))
 		if p = nil; err == nil && winpath.CheckLayer(source) == nil {
-			p, err = e.planForeign(path, filepath.Clean(source))
+			p, err = e.planForeign(path, key, source)
 		}
 		return err
 	})
-	if err != nil && !e.seemsBound(path) {
-		return nil, nil
+	if err != nil {
+		if isBound, _ := e.seemsBound(path); !isBound {
+			return nil, nil
+		}
 	}
 	return p, errors.WithMessage(err, "failed to look for a layer of containerd's")
 }
 
-// seemsBound reports whether there is a sign that something is bound to path.
-func (e *engine) seemsBound(path string) bool {
-	if isOther, err := e.isOtherVolume(path); err == nil && isOther {
-		return true
+// isTheirs reports whether containerd's own package has bound another layer to the target of a mount.
+func (e *engine) isTheirs(r *table.Mount) bool {
+	source, err := readSource(streamOf(r.Resolved))
+	if err != nil || source == "" || source == r.Source || r.Type == bindType {
+		return false // a mount of type bind shows the stream of the layer that its source is in
 	}
-	sources, err := e.boundTo(path)
-	return err == nil && len(sources) > 0
+	p, err := e.findForeign(r.Resolved, r.TargetKey)
+	return err == nil && p != nil && p.LayerKey != r.LayerKey
+}
+
+// seemsBound reports whether there is a sign that something is bound to path.
+func (e *engine) seemsBound(path string) (bool, error) {
+	if sources, err := e.boundTo(path); err == nil {
+		return len(sources) > 0, nil
+	}
+	return e.isOtherVolume(path)
 }
 
 // planForeign is one attempt of findForeign.
-func (e *engine) planForeign(path, source string) (*table.Mount, error) {
+func (e *engine) planForeign(path string, key table.Key, source string) (*table.Mount, error) {
 	p, err := planLayer(&Mount{Source: source})
 	if err != nil {
 		return nil, err
 	}
 	p.State, p.Target, p.Resolved, p.Directory, p.Binding = table.Shown, winpath.Plain(path), path, true, true
-	if hcs.Disk(p.Disk) != hcs.NoDisk && e.seemsBound(path) { // or HCS need not be asked
-		p.Volume = e.layers.VolumeOf(p.Dir)
-		if p.Volume == "" && hcs.Disk(p.Disk) == hcs.OwnDisk {
+	p.TargetKey = key
+	if hcs.Disk(p.Disk) != hcs.NoDisk { // or HCS need not be asked
+		isBound, err := e.seemsBound(path)
+		if err != nil {
+			return nil, err
+		}
+		if isBound {
+			p.Volume = e.layers.VolumeOf(p.Dir)
+		}
+		if isBound && p.Volume == "" && hcs.Disk(p.Disk) == hcs.OwnDisk {
 			return nil, errors.Errorf("HCS names no volume for layer %s", source)
 		}
 	}

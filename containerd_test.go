@@ -3,6 +3,8 @@
 package mount
 
 import (
+	"context"
+	stderrors "errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -438,4 +440,249 @@ func TestMount_DoesNotRewriteAStreamThatIsRight(t *testing.T) {
 	if after, err := os.Stat(stream); err != nil || !after.ModTime().Equal(before.ModTime()) {
 		t.Errorf("it was written again: %v", err)
 	}
+}
+
+// Each record here is of our mount at b, which is over in one way or another when containerd mounts the layer at a.
+func TestUnmount_OfALayerTakesOverWhatContainerdShowsBesideARecord(t *testing.T) {
+	for name, before := range map[string]func(h *host, m *Mount){
+		"of an earlier start": func(h *host, m *Mount) { h.mustMount(m, h.target("b")); h.reboot() },
+		"of a killed process": func(h *host, m *Mount) { h.kill(1, false, func() error { return h.mount(m, h.target("b")) }) },
+		"of containerd's unmount": func(h *host, m *Mount) {
+			h.mustMount(m, h.target("b"))
+			h.theirUnmount(h.target("b"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := bindingHost(t)
+			m := h.scratch("2")
+			h.mkdir(h.target("a"))
+			h.mkdir(h.target("b"))
+			before(h, m)
+			h.theirMount(m, h.target("a"))
+			h.mustUnmount(m.Source)
+			h.wantBound()
+			h.wantClosed()
+		})
+	}
+}
+
+func TestUnmount_OfALayerTakesOverItsOtherBinding(t *testing.T) {
+	h := bindingHost(t)
+	m := h.base("2")
+	h.mkdir(h.target("a"))
+	h.mustMount(m, h.target("b"))
+	h.must(h.model.Bind(h.target("a"), h.path("layers", "2", "Files"), false)) // the stream is there already
+	h.mustUnmount(m.Source)
+	h.wantBound()
+	h.wantClosed()
+}
+
+func TestUnmount_ClosesALayerWhoseOtherTargetContainerdHasUnmounted(t *testing.T) {
+	for _, name := range []string{"likely", "new-volume"} {
+		p, _ := hcstest.Named(name)
+		h := bindingHostOf(t, p, "shown")
+		m := h.scratch("2")
+		h.mkdir(h.target("a"))
+		h.mkdir(h.target("b"))
+		h.mustMount(m, h.target("b"))
+		h.theirUnmount(h.target("b"))
+		h.theirMount(m, h.target("a"))
+		h.mustUnmount(h.target("a"))
+		h.wantBound()
+		h.wantClosed()
+	}
+}
+
+// The record at b has the volume of an earlier activation.
+func TestUnmount_ClosesTheVolumeThatIsThere(t *testing.T) {
+	p, _ := hcstest.Named("new-volume")
+	h := bindingHostOf(t, p, "shown")
+	m, b := h.scratch("2"), h.target("a-name-that-is-longer")
+	h.mkdir(h.target("a"))
+	h.mkdir(b)
+	h.mustMount(m, b)
+	h.model.After = func(call hcstest.Call, _ string) error {
+		if call == hcstest.Deactivate {
+			panic(errKilled)
+		}
+		return nil
+	}
+	_, _ = survive(func() error { return h.unmount(b) })
+	h.model.After = nil
+	h.useTable()
+	h.theirMount(m, h.target("a"))
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+// Nothing else than the stream tells whose a binding is.
+func TestUnmount_WithoutAListKnowsAnotherLayerByItsStream(t *testing.T) {
+	p, _ := hcstest.Named("bindings-denied")
+	h := bindingHostOf(t, p, "shown")
+	h.mkdir(h.target("a"))
+	h.mustMount(h.scratch("3"), h.target("a"))
+	h.theirUnmount(h.target("a"))
+	h.theirMount(h.scratch("2"), h.target("a"))
+	h.mustUnmount(h.target("a"))
+	h.wantBound()
+	h.wantClosed()
+}
+
+func TestUnmountRecursive_TakesOverWhatContainerdHasMountedSince(t *testing.T) {
+	for by, unmount := range map[string]func(h *host) error{
+		"UnmountRecursive": func(h *host) error { return h.unmountRecursive(h.path("mnt")) },
+		"CleanupTempMounts": func(h *host) error {
+			h.useTempLocation()
+			failed, err := h.cleanupTempMounts()
+			return stderrors.Join(append(failed, err)...)
+		},
+	} {
+		t.Run(by, func(t *testing.T) {
+			h := bindingHost(t)
+			h.mkdir(h.target("a"))
+			h.mustMount(h.scratch("3"), h.target("a"))
+			h.theirUnmount(h.target("a"))
+			h.theirMount(h.scratch("2"), h.target("a"))
+			h.must(unmount(h))
+			h.wantBound()
+			h.wantClosed()
+		})
+	}
+}
+
+// The other target is bound to the same volume, as nerdctl may do.
+func TestUnmountRecursive_LeavesALayerThatContainerdShowsElsewhere(t *testing.T) {
+	h := bindingHost(t)
+	m, b := h.scratch("2"), h.mkdir(h.path("b"))
+	h.mkdir(h.target("a"))
+	h.theirMount(m, h.target("a"))
+	h.must(h.model.Bind(b, h.link(m), false))
+	h.must(h.unmountRecursive(h.path("mnt")))
+	h.wantBound(hcstest.Binding{Root: b, Source: h.link(m)})
+	h.wantOpen("2")
+	h.mustUnmount(b)
+	h.wantClosed()
+}
+
+// Its process was killed before it recorded anything.
+func TestUnmount_TakesOverWhatContainerdHasMountedBesideAnEmptyRecord(t *testing.T) {
+	for by, unmount := range map[string]func(h *host, m *Mount) error{
+		"UnmountRecursive": func(h *host, _ *Mount) error { return h.unmountRecursive(h.path("mnt")) },
+		"of the layer":     func(h *host, m *Mount) error { return h.unmount(m.Source) },
+		"of the target":    func(h *host, _ *Mount) error { return h.unmount(h.target("a")) },
+	} {
+		for _, layer := range []string{"2", "3"} {
+			t.Run(by+" "+layer, func(t *testing.T) {
+				h := bindingHost(t)
+				m, a := h.scratch("2"), h.mkdir(h.target("a"))
+				unlock, err := h.table.LockTarget(h.key(a)) // which makes the table
+				h.must(err)
+				unlock()
+				r, err := h.table.Create(h.key(h.path("layers", layer)), h.key(a), table.Record{})
+				h.must(err)
+				r.Release()
+				h.must(os.Truncate(h.path("table", "mounts", r.Name.String()), 0))
+				h.theirMount(m, a)
+				h.must(unmount(h, m))
+				h.wantBound()
+				h.wantOpen()
+			})
+		}
+	}
+}
+
+func TestUnmount_TakesOverAMountWhoseVolumeCannotBeSeenForAnInstant(t *testing.T) {
+	p, _ := hcstest.Named("bindings-denied")
+	h := bindingHostOf(t, p, "shown")
+	h.mkdir(h.target("a"))
+	h.theirMount(h.scratch("2"), h.target("a"))
+	failures := 1
+	h.filter = blinkingVolume{h.filter, &failures}
+	h.mustUnmount(h.target("a"))
+	h.wantClosed()
+}
+
+// blinkingVolume is a filter whose first looks at a volume fail (Windows-Containers 635).
+type blinkingVolume struct {
+	bindFilter
+	failures *int
+}
+
+func (f blinkingVolume) VolumeOf(path string) (uint64, error) {
+	if *f.failures--; *f.failures >= 0 {
+		return 0, &os.PathError{Op: "identify", Path: path, Err: errorInvalidParameter}
+	}
+	return f.bindFilter.VolumeOf(path)
+}
+
+func TestUnmount_TakesOverAMountWhoseStreamCannotBeReadForAnInstant(t *testing.T) {
+	for by, unmount := range map[string]func(h *host) error{
+		"of the target":    func(h *host) error { return h.unmount(h.target("a")) },
+		"UnmountRecursive": func(h *host) error { return h.unmountRecursive(h.path("mnt")) },
+		"of the layer":     func(h *host) error { return h.unmount(h.path("layers", "2")) },
+	} {
+		t.Run(by, func(t *testing.T) {
+			h := bindingHost(t)
+			m, a := h.scratch("2"), h.mkdir(h.target("a"))
+			h.theirMount(m, a)
+			stream := a + sourceStream
+			text, err := os.Readlink(stream)
+			h.must(err)
+			h.must(os.Remove(stream))
+			symlink(t, stream, stream) // which leads in a circle
+			h.setPause(func(context.Context) error {
+				if now, _ := os.Readlink(stream); now == stream {
+					h.must(os.Remove(stream))
+					symlink(t, text, stream)
+				}
+				return nil
+			})
+			h.must(unmount(h))
+			h.wantBound()
+			h.wantOpen()
+		})
+	}
+}
+
+// The layer has no volume that would tell.
+func TestList_LeavesALayerThatContainerdHasMountedElsewhere(t *testing.T) {
+	for _, name := range []string{"base", "committed"} {
+		h := bindingHost(t)
+		m := theirLayers[name](h)
+		h.mkdir(h.target("a"))
+		h.mkdir(h.target("b"))
+		h.mustMount(m, h.target("b"))
+		h.theirUnmount(h.target("b"))
+		h.theirMount(m, h.target("a"))
+		_, err := h.list()
+		h.must(err)
+		h.wantOpen("2")
+		if got := h.streamAt(h.target("a")); got != m.Source {
+			t.Errorf("%s: stream %q", name, got)
+		}
+		h.mustUnmount(h.target("a"))
+		h.wantClosed()
+	}
+}
+
+func TestUnmount_KilledAsItTakesOverLeavesALayerThatIsShownElsewhere(t *testing.T) {
+	h := bindingHost(t)
+	m, b := h.scratch("2"), h.mkdir(h.target("b"))
+	h.mkdir(h.target("a"))
+	h.theirMount(m, h.target("a"))
+	h.must(h.model.Bind(b, h.link(m), false))
+	h.model.Before = func(hcstest.Call, string) error {
+		if len(h.tableFiles()) > 0 {
+			panic(errKilled) // right after the first record
+		}
+		return nil
+	}
+	_, _ = survive(func() error { return h.unmount(h.target("a")) })
+	h.model.Before = nil
+	h.useTable()
+	h.mustUnmount(h.target("a"))
+	h.wantBound(hcstest.Binding{Root: b, Source: h.link(m)})
+	h.wantOpen("2")
+	h.mustUnmount(b)
+	h.wantClosed()
 }

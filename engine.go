@@ -5,7 +5,6 @@ import (
 	stderrors "errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/pkg/errors"
@@ -89,6 +88,7 @@ func (e *engine) lockLayer(key table.Key) (*lockedLayer, error) {
 	for _, name := range names {
 		r, loadErr := e.table.Load(name)
 		switch {
+		case loadErr == nil && r.Target == "" && r.Remove() == nil: // its process was killed before it recorded anything
 		case loadErr == nil:
 			l.mounts = append(l.mounts, r)
 		case errors.Is(loadErr, table.ErrDamaged):
@@ -114,8 +114,8 @@ func (l *lockedLayer) unlock() {
 	l.unlockFile()
 }
 
-// checkNotLive returns an error that matches os.ErrExist for a mount that is live. Others are what a killed process or
-// a restart of Windows has left, or what other code has unmounted.
+// checkNotLive returns an error that matches os.ErrExist for a mount that is live. Others are what a killed process
+// or a restart of Windows has left, or what other code has unmounted.
 func (e *engine) checkNotLive(r *table.Mount) error {
 	isLive, err := e.isLive(r)
 	if isLive {
@@ -161,8 +161,8 @@ func (e *engine) shareLayer(l *lockedLayer, p *table.Mount) error {
 	return closeErr
 }
 
-// open opens the layer, unless another mount has, or there is none. If that fails, and the layer is closed again or was never
-// opened, nothing is left to undo.
+// open opens the layer, unless another mount has, or there is none. If that fails, and the layer is closed again or
+// was never opened, nothing is left to undo.
 func (e *engine) open(ctx context.Context, r *table.Mount) error {
 	if r.Volume != "" {
 		return nil
@@ -199,13 +199,7 @@ func (e *engine) isShown(r *table.Mount) (bool, error) {
 	}
 	isThere, err := e.findsLayer(r)
 	if winfs.NotExist(err) {
-		// If the source of a binding is gone, its root cannot be opened until the source is back. It is still a
-		// name in its directory.
-		var names []string
-		names, err = winfs.Match(filepath.Split(r.Resolved))
-		if isThere = len(names) > 0; winfs.NotExist(err) {
-			err = nil
-		}
+		isThere, err = hasName(r.Resolved)
 	}
 	return isThere, errors.Wrap(err, "failed to look at the target")
 }
@@ -216,11 +210,10 @@ func (e *engine) isShown(r *table.Mount) (bool, error) {
 // Unmount can be repeated.
 func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideErr error) {
 	others := slices.DeleteFunc(slices.Clone(l.mounts), func(r *table.Mount) bool { return slices.Contains(leaving, r) || !e.mayBeOpen(r) })
-	isShown := func(r *table.Mount) bool { return r.State == table.Shown }
-	isLast := l.unknown == nil && slices.ContainsFunc(leaving, e.mayBeOpen) && !slices.ContainsFunc(others, isShown)
+	isLast := l.unknown == nil && slices.ContainsFunc(leaving, e.mayBeOpen) && !slices.ContainsFunc(others, e.needsLayer)
 	leaving = slices.Clone(leaving)
 	if isLast { // the layer is to be closed
-		leaving, others = append(leaving, others...), nil // which were killed, or they would have the lock
+		leaving, others = append(leaving, others...), nil
 	}
 	slices.SortStableFunc(leaving, func(a, b *table.Mount) int { return len(b.Resolved) - len(a.Resolved) }) // the deepest first
 	hideErrs := make([]error, len(leaving))
@@ -252,6 +245,16 @@ func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideE
 		}
 	}
 	return closeErr, stderrors.Join(hideErrs...)
+}
+
+// needsLayer reports whether a mount keeps its layer open. One that was killed does not, or it would have the lock,
+// and neither does a binding that is gone. For example, containerd's own package has unmounted it.
+func (e *engine) needsLayer(r *table.Mount) bool {
+	if r.State != table.Shown || !r.Binding {
+		return r.State == table.Shown
+	}
+	isThere, err := e.isShown(r)
+	return isThere || err != nil
 }
 
 // mayBeOpen reports whether the layer of a mount may be open because of that mount. A mount of type bind has no
@@ -292,8 +295,8 @@ func (e *engine) hide(r *table.Mount) (err error) {
 func (e *engine) close(left []*table.Mount, hideErrs []error) error {
 	var layer *hcs.Layer
 	for i, r := range left {
-		if e.mayBeOpen(r) && (layer == nil || layer.Volume == "") {
-			layer = layerOf(r)
+		if e.mayBeOpen(r) && (layer == nil || layer.Volume == "" || hcs.IsVolume(layer.Volume) && !hcs.IsReachable(layer.Volume)) {
+			layer = layerOf(r) // other code may have closed the layer of a mount, and opened it again
 		}
 		// The bind filter refuses to remove a binding below which another one lies.
 		if hideErrs[i] == nil || !r.Binding {

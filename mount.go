@@ -164,7 +164,8 @@ func (e *engine) mountAll(ctx context.Context, mounts []Mount, target string) er
 // or a drive has lost its medium, is known by the path that Mount was given.
 //
 // If the file of a mount in the mount table is damaged, Unmount of its target returns an error that names the
-// file. Unmount of the layer's directory closes the layer, and leaves what is at that target.
+// file. Unmount of the layer's directory closes the layer, and leaves what is at that target. The damaged file of
+// a mount of type "bind" is removed as it is reported.
 //
 // An error of HCS can be matched as for Mount. Closing the layer and removing a binding are retried after any
 // error: five attempts in all, 100 ms apart. Unmount only removes links, bindings and directories that Mount
@@ -195,8 +196,8 @@ func UnmountMounts(mounts []Mount, target string, flags int) error {
 }
 
 // UnmountRecursive unmounts every mount whose target lies below mount, the deepest first, and then does what
-// [UnmountAll] does for mount itself. It returns nil for "". The flags are ignored. If bindings can be listed, it also
-// unmounts what containerd 1.7 or 2.x has bound below mount.
+// [UnmountAll] does for mount itself. It returns nil for "". The flags are ignored. If bindings can be listed, it
+// also unmounts what containerd 1.7 or 2.x has bound below mount.
 //
 // It reads the whole mount table. It continues after a failure and returns all errors, which are those of
 // [Unmount]. It does not report damaged files in the table, except that of mount itself: whether their targets
@@ -213,11 +214,11 @@ var bindsLayers atomic.Bool
 // which is the default. A mount that exists stays as it is, and any process can unmount it. On other systems it
 // has no effect.
 //
-// With the bind filter the target is a directory, which programs can walk, and "ro" is enforced. The
-// directory may contain files, which are out of sight until Unmount. If it is absent, Mount makes it, and
-// Unmount removes it. Until Unmount the target has the stream containerd.io-source with the source of the layer,
-// which moby reads, unless the layer is read-only and may not be written to. Mount rejects a target that would hide files of the layer, its parents or the mount
-// table, and one in which a layer is mounted.
+// With the bind filter the target is a directory, which programs can walk, and "ro" is enforced. The directory may
+// contain files, which are out of sight until Unmount. If it is absent, Mount makes it, and Unmount removes it.
+// Until Unmount the target has the stream containerd.io-source with the source of the layer, which moby reads,
+// unless the layer is read-only and may not be written to. Mount rejects a target that would hide files of the
+// layer, its parents or the mount table, and one in which a layer is mounted.
 //
 // If bindfltapi.dll is missing (before Windows Server 2019), Mount returns an error that matches
 // errors.ErrUnsupported. If the filter is denied, as in a HostProcess container, the error matches

@@ -22,8 +22,8 @@ const (
 	bindType  = "bind"          // a directory, which the bind filter shows
 )
 
-// plan returns the record of m at target before anything is done. It returns an error if m is not a valid layer mount, or cannot be
-// shown at target. It changes nothing.
+// plan returns the record of m at target before anything is done. It returns an error if m is not a valid layer
+// mount, or cannot be shown at target. It changes nothing.
 func (e *engine) plan(m *Mount, target string) (*table.Mount, error) {
 	path, err := m.mountpoint(target)
 	if err == nil {
@@ -192,7 +192,7 @@ func (e *engine) checkUnbound(r *table.Mount) error {
 	} else if err == nil {
 		return nil
 	}
-	if p, err := e.findForeign(r.Resolved); p != nil || err != nil {
+	if p, err := e.findForeign(r.Resolved, r.TargetKey); p != nil || err != nil {
 		if err == nil {
 			err = errors.Wrapf(os.ErrExist, "layer %s is bound there", p.Source)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	stderrors "errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/seed-941ae793/mount/internal/table"
 	"github.com/seed-941ae793/mount/internal/winfs"
+	"github.com/seed-941ae793/mount/internal/winpath"
 )
 
 // tempLocation is where WithTempMount makes its directories, or "" for os.TempDir().
@@ -71,10 +73,11 @@ func filterOptions(mounts []Mount, keep func(m Mount, option string) bool) []Mou
 	return filtered
 }
 
-// CleanupTempMounts unmounts every mount below the location of temporary mounts and removes the directories that were
-// their targets, which [WithTempMount] would have done if its process had not been killed. If bindings can be listed,
-// it does so with the mounts of containerd's own package, too. Any other directory stays. Mounts of running processes are unmounted as well: call it when a runtime starts, with
-// a location of its own (see [SetTempMountLocation]). The flags are ignored.
+// CleanupTempMounts unmounts every mount below the location of temporary mounts, and removes the directories in it
+// that were targets, as [WithTempMount] would have done if its process had not been killed. If bindings can be
+// listed, it does so with the mounts of containerd's own package, too. Any other directory stays. Mounts of running
+// processes are unmounted as well: call it when a runtime starts, with a location of its own (see
+// [SetTempMountLocation]). The flags are ignored.
 //
 // It returns an error for each mount that it could not unmount or remove, which is left to the next call,
 // and for each damaged file in the mount table. If the table cannot be read, that is its second result. On
@@ -112,8 +115,10 @@ func (e *engine) withTempMount(ctx context.Context, mounts []Mount, f func(root 
 }
 
 func (e *engine) cleanupTempMounts() ([]error, error) {
+	location, _ := winfs.Resolve(getTempLocation()) // if it cannot be resolved, nothing is removed
 	return e.unmountBelow(getTempLocation(), func(r *table.Mount) error {
-		if sources, _ := e.boundTo(r.Resolved); !r.Directory || len(sources) > 0 {
+		isOurs := r.Directory && winpath.Equal(filepath.Dir(r.Resolved), location.Path)
+		if sources, _ := e.boundTo(r.Resolved); !isOurs || len(sources) > 0 {
 			return nil
 		}
 		return e.removeTemp(r.Resolved)

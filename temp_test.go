@@ -5,6 +5,7 @@ package mount
 import (
 	"context"
 	stderrors "errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -493,5 +494,35 @@ func TestWithReadonlyTempMount_AndRemoveVolatileOptionChangeCopies(t *testing.T)
 		if !reflect.DeepEqual(given, mounts()) {
 			t.Errorf("%s has changed its argument to %q", test.name, given)
 		}
+	}
+}
+
+// What was mounted in a temporary mount is in no temporary directory of its own.
+func TestCleanupTempMounts_KeepsTheDirectoriesOfALayer(t *testing.T) {
+	for _, content := range []string{"", "mine"} {
+		h := newHost(t).useTempLocation()
+		outer, inner := *h.scratch("2"), *h.base("3")
+		want := "directory of []"
+		h.inVolume(&outer, func(volume string) {
+			sub := h.mkdir(filepath.Join(volume, "sub"))
+			if content != "" {
+				h.write(filepath.Join(sub, content), "")
+				h.bindsAt = "sub"
+				want = fmt.Sprintf("directory of [%q]", content)
+			}
+		})
+		_, _ = survive(func() error {
+			return h.withTempMount(context.Background(), []Mount{outer}, func(root string) error {
+				h.mustMount(&inner, filepath.Join(root, "sub"))
+				h.model.Before = func(hcstest.Call, string) error { panic(errKilled) }
+				return nil
+			})
+		})
+		h.model.Before = nil
+		if failed, err := h.cleanupTempMounts(); err != nil || len(failed) > 0 {
+			t.Errorf("failed %q, %v", failed, err)
+		}
+		h.wantNoTemp()
+		h.inVolume(&outer, func(volume string) { h.wantAt(filepath.Join(volume, "sub"), want) })
 	}
 }

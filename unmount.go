@@ -36,12 +36,10 @@ func (e *engine) unmount(path string) (wasTarget bool, err error) {
 	}
 	target, parent, resolveErr := winfs.ResolveParent(path) // as far as it can be resolved
 	wasTarget, err = e.unmountTarget(table.KeyOf(target), nil)
-	if err == nil { // what was there may be of an earlier start of Windows, and containerd's own package has mounted since
-		isAdopted, adoptErr := e.adopt(target)
-		if err = adoptErr; isAdopted {
-			_, unmountErr := e.unmountTarget(table.KeyOf(target), nil)
-			wasTarget, err = true, stderrors.Join(err, unmountErr)
-		}
+	if err == nil {
+		var wasForeign bool
+		wasForeign, err = e.unmountForeign(target.Path, table.KeyOf(target))
+		wasTarget = wasTarget || wasForeign
 	}
 	if wasTarget || err != nil {
 		return wasTarget, err
@@ -93,6 +91,17 @@ func (e *engine) unmountTarget(target table.Key, check func(r *table.Mount) erro
 	return len(names) > 0, stderrors.Join(errs...)
 }
 
+// unmountForeign unmounts what containerd's own package has mounted at a target, and reports whether anything was. It
+// may have done so after this package: what is on record for the target may be of an earlier start of Windows.
+func (e *engine) unmountForeign(path string, key table.Key) (wasTarget bool, err error) {
+	wasTarget, err = e.adopt(path, key)
+	if wasTarget {
+		_, unmountErr := e.unmountTarget(key, nil)
+		err = stderrors.Join(err, unmountErr)
+	}
+	return wasTarget, err
+}
+
 // unmountLost unmounts what is mounted at path, if path does not tell where that is: a link on its way is gone. For
 // example, a layer was shown by a link, a second one was mounted in it, and somebody has removed the link.
 func (e *engine) unmountLost(path string) (wasTarget bool, err error) {
@@ -125,7 +134,11 @@ func (e *engine) unmountOne(name table.Name, check func(r *table.Mount) error) e
 		closeErr, hideErr := e.leave(l, r)
 		return stderrors.Join(hideErr, closeErr)
 	}
-	return l.damaged[name] // or nil, if it was unmounted meanwhile
+	err = l.damaged[name] // or nil, if it was unmounted meanwhile
+	if err != nil && check == nil && name.LayerKey == name.TargetKey.OfNoLayer() {
+		err = stderrors.Join(err, e.table.Discard(name)) // no layer has a directory by which it could be unmounted
+	}
+	return err
 }
 
 // unmountLayer unmounts the layer in dir, which the caller calls path, from all its targets, and closes it.
@@ -137,14 +150,11 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 		return err
 	}
 	isLayer := dir.IsDir && hcs.IsLayer(path)
-	var errs []error
-	if len(names) == 0 {
-		if !isLayer {
-			return nil
-		}
-		// If the layer were closed under a binding, nobody could list bindings any more.
-		errs = e.adoptEach(filepath.Dir(dir.Path), func(_ string, layer table.Key) bool { return layer == key })
+	if len(names) == 0 && !isLayer {
+		return nil
 	}
+	// If the layer were closed under a binding of containerd's, nobody could list bindings any more.
+	errs := e.adoptEach(filepath.Dir(dir.Path), func(_ string, layer table.Key) bool { return layer == key })
 	l, err := e.lockLayer(key)
 	if err != nil {
 		return err
@@ -153,7 +163,7 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 	closeErr, hideErr := e.leave(l, l.mounts...)
 	errs = append(errs, hideErr, closeErr)
 	isOurs := l.unknown != nil
-	if isOurs || isLayer && len(l.mounts)+len(l.damaged) == 0 {
+	if isOurs || len(names)+len(l.mounts) == 0 {
 		closeErr = e.closeUnknown(path, dir, isOurs)
 		errs = append(errs, closeErr)
 	}
@@ -196,6 +206,9 @@ func (e *engine) unmountBelow(dir string, then func(r *table.Mount) error) (fail
 	failed = append(failed, unread...)
 	for _, r := range mounts {
 		err := e.unmountOne(r.Name, nil)
+		if err == nil {
+			_, err = e.unmountForeign(r.Resolved, r.TargetKey)
+		}
 		if err == nil {
 			err = then(r)
 		}

@@ -23,10 +23,14 @@ func removeOpen(file windows.Handle) error {
 	return err
 }
 
-// isDirectory reports whether an open file is a directory, and not a link to one.
+// isDirectory reports whether an open file is a directory, and not a link to one. It does not ask for
+// FileAttributeTagInfo, which fails on FAT (os/types_windows.go of Go 1.22).
 func isDirectory(file windows.Handle) (bool, error) {
-	var info struct{ attributes, reparseTag uint32 } // FILE_ATTRIBUTE_TAG_INFO
-	err := windows.GetFileInformationByHandleEx(file, windows.FileAttributeTagInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info)))
+	var info struct { // FILE_BASIC_INFO
+		times      [4]int64
+		attributes uint32
+	}
+	err := windows.GetFileInformationByHandleEx(file, windows.FileBasicInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info)))
 	return info.attributes&(windows.FILE_ATTRIBUTE_DIRECTORY|windows.FILE_ATTRIBUTE_REPARSE_POINT) == windows.FILE_ATTRIBUTE_DIRECTORY, err
 }
 

@@ -87,9 +87,9 @@ func finalName(path string) (Name, error) {
 
 func longName(_, base string) string { return base }
 
-// Match returns the names in a directory that match a pattern. In the pattern, * stands for any text. It has none, or
-// one at its beginning, or another one at its end. Match does not use path.Match, which would take most of the time of a
-// mount if there are many names.
+// Match returns the names in a directory that match a pattern. In the pattern, * stands for any text. It has none,
+// or one at its beginning, or another one at its end. Match does not use path.Match, which would take most of the
+// time of a mount if there are many names.
 func Match(dir, pattern string) ([]string, error) {
 	file, err := os.Open(dir)
 	if err != nil {

@@ -163,7 +163,8 @@ func (h *host) mustKill(task, fault string) {
 	}
 }
 
-// afterKills runs a test on hosts on which each process has been killed that who has started: in Mount, or in Unmount.
+// afterKills runs a test on hosts on which each process has been killed that who has started: in Mount, or in
+// Unmount.
 func afterKills(t *testing.T, who string, mounts, unmounts []string, test func(h *host)) {
 	for _, fault := range mounts {
 		onHosts(t, func(h *host) {
