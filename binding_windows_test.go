@@ -581,3 +581,23 @@ func TestUnmount_LeavesWhatSomebodyHasBoundAfterARestart(t *testing.T) {
 		})
 	}
 }
+
+// Windows does not care how the path is spelled.
+func TestUnmount_LeavesALayerThatContainerdShowsElsewhereHoweverThePathIsSpelled(t *testing.T) {
+	for _, spell := range []func(string) string{strings.ToLower, strings.ToUpper} {
+		h := newBindHost(t)
+		m := h.writable
+		h.openElsewhere(m)
+		volume, err := vmcompute{}.GetLayerMountPath(m.Source)
+		h.must(err)
+		for _, name := range []string{"a", "b"} {
+			h.mkdir(h.path(name))
+			h.must(bindfilter.ApplyFileBinding(h.path(name), volume, false))
+		}
+		h.must(os.WriteFile(h.path("a")+sourceStream, []byte(m.Source), 0o666))
+		h.must(Unmount(spell(h.path("b")), 0))
+		h.wantOpen("2")
+		h.must(Unmount(h.path("a"), 0))
+		h.wantNothing()
+	}
+}

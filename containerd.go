@@ -88,7 +88,7 @@ func (e *engine) adopt(path string, key table.Key) (bool, error) {
 	if p == nil || err != nil {
 		return false, err
 	}
-	failed := e.adoptEach(filepath.Dir(path), func(target string, _ table.Key) bool { return target == path })
+	failed := e.adoptEach(filepath.Dir(path), func(target string, _ table.Key) bool { return winpath.Equal(target, path) })
 	return true, stderrors.Join(append(failed, e.record(p))...) // if bindings cannot be listed, it is not there yet
 }
 
@@ -101,7 +101,7 @@ func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.
 	bindings, _ := e.filter.Bindings(dir)
 	for _, b := range bindings {
 		target, _, err := winfs.ResolveParent(b.root)
-		if err != nil || e.isOnRecord(table.KeyOf(target)) {
+		if err != nil {
 			continue
 		}
 		var source string
@@ -125,6 +125,9 @@ func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.
 		return !slices.ContainsFunc(wanted, func(w *table.Mount) bool { return w.LayerKey == p.LayerKey })
 	})
 	for _, p := range append(others, wanted...) {
+		if e.isOnRecord(p.TargetKey) {
+			continue
+		}
 		p, err := e.findForeign(p.Resolved, p.TargetKey)
 		if p != nil && err == nil {
 			err = e.record(p)
@@ -191,14 +194,15 @@ func (e *engine) findForeign(path string, key table.Key) (p *table.Mount, err er
 	return p, errors.WithMessage(err, "failed to look for a layer of containerd's")
 }
 
-// isTheirs reports whether containerd's own package has bound another layer to the target of a mount.
+// isTheirs reports whether containerd's own package has bound another layer to the target of a mount. If that layer
+// has got the volume of the mount, the binding may be the old one.
 func (e *engine) isTheirs(r *table.Mount) bool {
 	source, err := readSource(streamOf(r.Resolved))
 	if err != nil || source == "" || source == r.Source || r.Type == bindType {
 		return false // a mount of type bind shows the stream of the layer that its source is in
 	}
 	p, err := e.findForeign(r.Resolved, r.TargetKey)
-	return err == nil && p != nil && p.LayerKey != r.LayerKey
+	return err == nil && p != nil && p.LayerKey != r.LayerKey && p.Volume != r.Volume
 }
 
 // seemsBound reports whether there is a sign that something is bound to path.

@@ -686,3 +686,21 @@ func TestUnmount_KilledAsItTakesOverLeavesALayerThatIsShownElsewhere(t *testing.
 	h.mustUnmount(b)
 	h.wantClosed()
 }
+
+// The record at a has the volume of an earlier activation, which another layer has now.
+func TestUnmount_ClosesTheVolumeThatHCSNames(t *testing.T) {
+	p, _ := hcstest.Named("guid-reused")
+	h := bindingHostOf(t, p, "shown")
+	m, a := h.scratch("2"), h.mkdir(h.target("a-name-that-is-longer"))
+	h.mkdir(h.target("b"))
+	h.must(h.binding(true).mount(context.Background(), m, a))
+	h.theirUnmount(a)
+	h.mustMount(h.scratch("3"), h.target("c"))
+	h.theirMount(m, h.target("b"))
+	h.failEvery(errorSharingViolation, hcstest.Unprepare, hcstest.Deactivate)
+	wantError(t, h.unmount(m.Source), "failed to unprepare layer", errorSharingViolation)
+	h.wantNoLeak()
+	h.model.Before = nil
+	h.mustUnmount(m.Source)
+	h.wantOpen("3")
+}

@@ -295,8 +295,8 @@ func (e *engine) hide(r *table.Mount) (err error) {
 func (e *engine) close(left []*table.Mount, hideErrs []error) error {
 	var layer *hcs.Layer
 	for i, r := range left {
-		if e.mayBeOpen(r) && (layer == nil || layer.Volume == "" || hcs.IsVolume(layer.Volume) && !hcs.IsReachable(layer.Volume)) {
-			layer = layerOf(r) // other code may have closed the layer of a mount, and opened it again
+		if e.mayBeOpen(r) && (layer == nil || layer.Volume == "" || e.isNewer(r, layer.Volume)) {
+			layer = layerOf(r)
 		}
 		// The bind filter refuses to remove a binding below which another one lies.
 		if hideErrs[i] == nil || !r.Binding {
@@ -308,6 +308,15 @@ func (e *engine) close(left []*table.Mount, hideErrs []error) error {
 		}
 	}
 	return e.layers.Close(layer)
+}
+
+// isNewer reports whether a mount has the volume that its layer has now, and not another one. For example, this
+// package has bound the layer, and containerd's has closed it, opened it again, and bound it elsewhere.
+func (e *engine) isNewer(r *table.Mount, volume string) bool {
+	if r.Volume == volume {
+		return false
+	}
+	return !hcs.IsReachable(volume) || r.Volume != "" && e.layers.VolumeOf(r.Dir) == r.Volume
 }
 
 func layerOf(r *table.Mount) *hcs.Layer {

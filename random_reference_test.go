@@ -80,6 +80,9 @@ func (r *reference) mount(layer, place string, bind bool) error {
 	if !isEmpty && !(bind && isDir(thing) && len(r.below(target)) == 0) {
 		return os.ErrExist
 	}
+	if thing != absent && r.isBehindDead(target) {
+		return errAny
+	}
 	r.touched[target] = true
 
 	shows, opened := "", false
@@ -116,6 +119,16 @@ func (r *reference) mount(layer, place string, bind bool) error {
 		r.bound[target] = shows
 	}
 	return nil
+}
+
+// isBehindDead reports whether the binding that a path lies in has lost its source, so that nobody can look at the path.
+func (r *reference) isBehindDead(target string) bool {
+	for dir := path.Dir(target); dir != "."; dir = path.Dir(dir) {
+		if source, is := r.bound[dir]; is {
+			return !r.isDir(source)
+		}
+	}
+	return false
 }
 
 // unmount unmounts what is at a target, or a layer to whose directory a link leads.
@@ -190,7 +203,9 @@ func (r *reference) leave(targets ...string) (done bool) {
 	isLast := slices.ContainsFunc(targets, r.mayBeOpen)
 	if isLast {
 		for _, other := range r.targetsOf(r.mounts[targets[0]].layer) {
-			isLast = isLast && (slices.Contains(targets, other) || !r.mayBeOpen(other) || r.mounts[other].state != table.Shown)
+			m := r.mounts[other]
+			needsLayer := r.mayBeOpen(other) && m.state == table.Shown && (!m.binding || r.isShown(other))
+			isLast = isLast && (slices.Contains(targets, other) || !needsLayer)
 		}
 	}
 	if isLast {
@@ -419,6 +434,7 @@ func (w *world) below(dir string) (found []string) {
 		for target, m := range w.mounts {
 			if strings.HasPrefix(m.given, dir+"/") && !strings.HasPrefix(target, unnamed+"/") {
 				found = append(found, target)
+				places = append(places, place{m.shows, []bool{m.stale}})
 			}
 		}
 	}

@@ -1,12 +1,12 @@
 package mount
 
 import (
+	stderrors "errors"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/pkg/errors"
 
@@ -177,11 +177,11 @@ func (e *engine) inspectTarget(r *table.Mount) error {
 	if err := e.checkUnbound(r); err != nil || !r.Binding || isEmpty {
 		return err // most targets are empty, and the whole table need not be read
 	}
-	inside, _, err := e.below(r.Resolved)
+	inside, unread, err := e.below(r.Resolved)
 	if err == nil && len(inside) > 0 {
-		err = errors.Wrapf(os.ErrExist, "layers are mounted in it, such as at %s", inside[0].Target)
+		return errors.Wrapf(os.ErrExist, "layers are mounted in it, such as at %s", inside[0].Target)
 	}
-	return err
+	return stderrors.Join(append(slices.DeleteFunc(unread, isDamaged), err)...)
 }
 
 // checkUnbound returns an error if something is bound to the directory at the target. To replace that by a link
@@ -208,11 +208,14 @@ func (e *engine) checkUnbound(r *table.Mount) error {
 // inspect reports whether there is a directory at path, and whether it is empty. What is not a directory is an
 // error.
 func inspect(path string) (isDir, isEmpty bool, err error) {
-	_, err = winfs.ReadLink(path)
+	info, err := os.Lstat(path)
 	if winfs.NotExist(err) {
 		return false, true, nil
 	}
-	if err == nil {
+	if err != nil {
+		return false, false, errors.WithStack(err)
+	}
+	if _, linkErr := winfs.ReadLink(path); linkErr == nil || !info.IsDir() { // the latter also for a junction
 		return false, false, errors.WithMessage(os.ErrExist, "not a directory")
 	}
 	dir, err := os.Open(path)
@@ -220,11 +223,8 @@ func inspect(path string) (isDir, isEmpty bool, err error) {
 		defer dir.Close()
 		_, err = dir.Readdirnames(1)
 	}
-	switch {
-	case errors.Is(err, io.EOF):
+	if errors.Is(err, io.EOF) {
 		return true, true, nil
-	case errors.Is(err, syscall.ENOTDIR): // which package os returns on Windows, too
-		return false, false, errors.WithMessage(os.ErrExist, "not a directory")
 	}
 	return true, false, errors.WithStack(err)
 }

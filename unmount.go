@@ -106,15 +106,18 @@ func (e *engine) unmountForeign(path string, key table.Key) (wasTarget bool, err
 // example, a layer was shown by a link, a second one was mounted in it, and somebody has removed the link.
 func (e *engine) unmountLost(path string) (wasTarget bool, err error) {
 	target, parent, err := winfs.ResolveParent(path)
-	lost, _, err := e.search(err != nil || !parent.IsDir, func(p string) bool {
+	lost, unread, err := e.search(err != nil || !parent.IsDir, func(p string) bool {
 		return winpath.Equal(p, target.Path) || winpath.Equal(p, path)
 	})
-	errs := []error{err}
+	errs := append(slices.DeleteFunc(unread, isDamaged), err)
 	for _, r := range lost {
 		errs = append(errs, e.unmountOne(r.Name, nil))
 	}
 	return len(lost) > 0, stderrors.Join(errs...)
 }
+
+// isDamaged reports whether an error is about a damaged file. Where its target lies is not known.
+func isDamaged(err error) bool { return errors.Is(err, table.ErrDamaged) }
 
 func (e *engine) unmountOne(name table.Name, check func(r *table.Mount) error) error {
 	l, err := e.lockLayer(name.LayerKey)
@@ -163,7 +166,7 @@ func (e *engine) unmountLayer(path string, dir winfs.Name) error {
 	closeErr, hideErr := e.leave(l, l.mounts...)
 	errs = append(errs, hideErr, closeErr)
 	isOurs := l.unknown != nil
-	if isOurs || len(names)+len(l.mounts) == 0 {
+	if isOurs || len(l.mounts)+len(l.damaged) == 0 && !slices.ContainsFunc(names, e.table.IsStale) {
 		closeErr = e.closeUnknown(path, dir, isOurs)
 		errs = append(errs, closeErr)
 	}
@@ -201,7 +204,7 @@ func (e *engine) unmountBelow(dir string, then func(r *table.Mount) error) (fail
 	}
 	mounts, unread, err := e.below(dir)
 	if err != nil {
-		return nil, err
+		return failed, err
 	}
 	failed = append(failed, unread...)
 	for _, r := range mounts {
@@ -224,7 +227,7 @@ func (e *engine) unmountRecursive(path string) error {
 		return nil
 	}
 	failed, err := e.unmountBelow(path, func(*table.Mount) error { return nil })
-	failed = slices.DeleteFunc(failed, func(err error) bool { return errors.Is(err, table.ErrDamaged) })
+	failed = slices.DeleteFunc(failed, isDamaged)
 	_, targetErr := e.unmountAll(path)
 	return stderrors.Join(append(failed, err, targetErr)...)
 }

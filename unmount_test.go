@@ -1200,3 +1200,38 @@ func TestPathsOf_LeadInNoCircle(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// Nothing but the record tells where the target was, and another program has the file open.
+func TestUnmount_OfALostTargetWhoseRecordCannotBeReadFails(t *testing.T) {
+	h := newHost(t)
+	symlink(t, h.mkdir(h.path("dir")), h.path("link"))
+	target := h.path("link", "a")
+	h.mustMount(h.scratch("2"), target)
+	file := h.path("table", "mounts", h.mounts()[0].Name.String())
+	h.remove(h.path("link"))
+	h.must(os.Rename(file, h.path("kept")))
+	symlink(t, h.path("kept"), file) // which is not followed
+	if err := h.unmount(target); err == nil {
+		t.Error("no error")
+	}
+	h.must(os.Remove(file))
+	h.must(os.Rename(h.path("kept"), file))
+	h.mustUnmount(target)
+	h.wantClosed()
+}
+
+// A process was killed before it recorded anything, and other code has opened the layer.
+func TestUnmount_OfALayerWithAnEmptyRecordClosesIt(t *testing.T) {
+	h := newHost(t)
+	m := h.scratch("2")
+	unlock, err := h.table.LockTarget("any") // which makes the table
+	h.must(err)
+	unlock()
+	r, err := h.table.Create(h.key(m.Source), h.key(h.target("a")), table.Record{})
+	h.must(err)
+	r.Release()
+	h.must(os.Truncate(h.path("table", "mounts", r.Name.String()), 0))
+	h.must(h.model.ActivateLayer(m.Source))
+	h.mustUnmount(m.Source)
+	h.wantClosed()
+}

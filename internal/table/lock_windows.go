@@ -20,10 +20,10 @@ func openLocks(path string) (*os.File, error) {
 	if !errors.Is(err, winfs.ErrUntrusted) {
 		return file, err
 	}
-	if removeErr := os.Remove(path); removeErr != nil {
+	if removeErr := winfs.RemoveUntrusted(path); removeErr != nil {
 		return nil, fmt.Errorf("%w; removing it: %w", err, removeErr)
 	}
-	return winfs.OpenPrivate(path, os.O_CREATE|os.O_EXCL)
+	return winfs.OpenPrivate(path, os.O_CREATE)
 }
 
 // lockFile locks one byte of the lock file. Each name has a byte of its own, so that one file serves all names.

@@ -29,6 +29,7 @@ func isDirectory(file windows.Handle) (bool, error) {
 	var info struct { // FILE_BASIC_INFO
 		times      [4]int64
 		attributes uint32
+		_          uint32 // Go does not align an int64 to 8 bytes on 386
 	}
 	err := windows.GetFileInformationByHandleEx(file, windows.FileBasicInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info)))
 	return info.attributes&(windows.FILE_ATTRIBUTE_DIRECTORY|windows.FILE_ATTRIBUTE_REPARSE_POINT) == windows.FILE_ATTRIBUTE_DIRECTORY, err

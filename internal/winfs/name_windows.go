@@ -32,7 +32,9 @@ func pathOf(file windows.Handle) (string, error) {
 	var buf [winpath.Max]uint16
 	var err error
 	for form, prefix := range []string{volumeNameDOS: "", volumeNameGUID: "", volumeNameNT: `\\?\GLOBALROOT`} {
-		if _, err = windows.GetFinalPathNameByHandle(file, &buf[0], uint32(len(buf)), uint32(form)); err == nil {
+		var n uint32
+		n, err = windows.GetFinalPathNameByHandle(file, &buf[0], uint32(len(buf)), uint32(form))
+		if err == nil && n < uint32(len(buf)) {
 			return prefix + windows.UTF16ToString(buf[:]), nil
 		}
 	}

@@ -107,6 +107,18 @@ func RemoveOpen(file *os.File) error {
 	return file.Close()
 }
 
+// RemoveUntrusted removes the file at path if its owner is not trusted. Otherwise it does nothing and returns nil:
+// another process may have replaced the file.
+func RemoveUntrusted(path string) error {
+	const access = windows.DELETE | windows.READ_CONTROL
+	return withFile("remove", path, access, windows.FILE_FLAG_OPEN_REPARSE_POINT, func(file windows.Handle) error {
+		if _, err := checkOpen(file, path); !errors.Is(err, ErrUntrusted) {
+			return err
+		}
+		return removeOpen(file)
+	})
+}
+
 // MoveUntrusted renames the directory at from to to. If the owner of the directory is trusted, MoveUntrusted does
 // nothing and returns nil: it may have live mounts.
 //
