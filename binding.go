@@ -100,20 +100,17 @@ func (e *engine) isOtherVolume(path string) (bool, error) {
 	return err == nil && volume != parent, nil
 }
 
-// findsLayer reports whether a program that opens the target of a binding finds the layer: another volume than
-// that of the directory that the target is in, or what is the source itself. A directory that somebody has put
-// there is neither. No code of the bind filter proves as much, and a list cannot always be had.
+// findsLayer reports whether a program that opens the target of a binding finds the source of the binding. No code of
+// the bind filter proves as much, and a list cannot always be had. The root directories of volumes have the same ID:
+// if another volume is bound to the target, findsLayer returns true.
 func (e *engine) findsLayer(r *table.Mount) (bool, error) {
 	found, err := e.filter.FileID(r.Resolved)
 	if err != nil || found == r.Hidden {
 		return false, err // in the second case it is the directory that the binding would hide
 	}
-	if isOther, err := e.isOtherVolume(r.Resolved); err != nil || isOther {
-		return isOther, err
-	}
 	source, err := winfs.FileID(destination(r))
 	if winfs.NotExist(err) {
-		return false, nil
+		return false, nil // or nobody could open the target
 	}
 	return err == nil && found == source, err
 }

@@ -92,11 +92,21 @@ func (e *engine) adopt(path string, key table.Key) (bool, error) {
 	return true, stderrors.Join(append(failed, e.record(p))...) // if bindings cannot be listed, it is not there yet
 }
 
-// adoptEach puts on record what containerd's own package has bound, as far as the bindings on the volume of dir can
-// be listed. It asks isWanted which ones. The other targets of their layers go on record as well, so that no layer
-// is closed under one of them: they come first, in case this process is killed. It goes on after a failure, and
-// returns all errors.
+// adoptEach puts on record what foreign returns. It goes on after a failure, and returns all errors.
 func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.Key) bool) (failed []error) {
+	found, failed := e.foreign(dir, isWanted)
+	for _, p := range found {
+		if err := e.record(p); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return failed
+}
+
+// foreign returns what would be on record if this package had mounted what containerd's own has, as far as the
+// bindings on the volume of dir can be listed. It asks isWanted which mounts. The others of their layers come first:
+// once they are on record, no layer is closed under one of them, even if this process is killed.
+func (e *engine) foreign(dir string, isWanted func(target string, layer table.Key) bool) (found []*table.Mount, failed []error) {
 	var wanted, others []*table.Mount // of which only the names and the target are known
 	bindings, _ := e.filter.Bindings(dir)
 	for _, b := range bindings {
@@ -129,18 +139,17 @@ func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.
 			continue
 		}
 		p, err := e.findForeign(p.Resolved, p.TargetKey)
-		if p != nil && err == nil {
-			err = e.record(p)
-		}
 		if err != nil {
 			failed = append(failed, err)
+		} else if p != nil {
+			found = append(found, p)
 		}
 	}
-	return failed
+	return found, failed
 }
 
-// isOnRecord reports whether there is a mount at a target since Windows was started, as far as the table tells. The
-// file of a process that was killed before it recorded anything does not count.
+// isOnRecord reports whether the table has what a target shows. A mount that is over does not count: for example, our
+// Unmount was killed, and containerd's own package has mounted since.
 func (e *engine) isOnRecord(target table.Key) bool {
 	names, err := e.table.At(target)
 	return err != nil || slices.ContainsFunc(names, func(name table.Name) bool {
@@ -152,24 +161,57 @@ func (e *engine) isOnRecord(target table.Key) bool {
 			return !winfs.NotExist(err)
 		}
 		r.Release()
-		return r.Target != ""
+		if r.State != table.Shown {
+			return false
+		}
+		isThere, err := e.isShown(r)
+		return isThere || err != nil
 	})
 }
 
-// record puts a mount on record that containerd's own package has made. It does nothing if the mount has gone, or
-// if another process has put it on record.
+// record puts a mount on record that containerd's own package has made.
 func (e *engine) record(p *table.Mount) error {
 	l, err := e.lockLayer(p.LayerKey) // which a Mount that shows the layer there holds until it is done
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
+	return e.addForeign(l, p)
+}
+
+// addSince puts on record how containerd's own package has mounted a layer since a mount on record was over.
+func (e *engine) addSince(l *lockedLayer) error {
+	i := slices.IndexFunc(l.mounts, func(r *table.Mount) bool { return e.mayBeOpen(r) && !e.needsLayer(r) })
+	if i < 0 {
+		return nil
+	}
+	r := l.mounts[i]
+	found, failed := e.foreign(filepath.Dir(r.Resolved), func(_ string, layer table.Key) bool { return layer == r.LayerKey })
+	for _, p := range found {
+		failed = append(failed, e.addForeign(l, p))
+	}
+	return stderrors.Join(failed...)
+}
+
+// addForeign puts a mount on record that containerd's own package has made of a layer. It does nothing if the mount
+// has gone, or if another process has put it on record.
+func (e *engine) addForeign(l *lockedLayer, p *table.Mount) error {
 	if isThere, err := e.isBoundTo(p); !isThere || err != nil || e.isOnRecord(p.TargetKey) {
 		return err
 	}
+	for _, r := range l.mounts {
+		switch {
+		case r.TargetKey != p.TargetKey || e.table.IsStale(r.Name):
+		case r.Binding && r.State != table.Opening && r.Volume == p.Volume:
+			return nil // the binding may be our own
+		default:
+			r.Record = p.Record // what was on record is over
+			return r.Save(false)
+		}
+	}
 	r, err := e.table.Create(p.LayerKey, p.TargetKey, p.Record)
 	if err == nil {
-		r.Release()
+		l.mounts = append(l.mounts, r)
 	}
 	return err
 }

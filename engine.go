@@ -141,6 +141,9 @@ func (e *engine) isLive(r *table.Mount) (bool, error) {
 // layer's other mounts, and closes the layer if it may be half open. A target that cannot be cleared stays on
 // record.
 func (e *engine) shareLayer(l *lockedLayer, p *table.Mount) error {
+	if err := e.addSince(l); err != nil {
+		return err
+	}
 	for _, r := range l.mounts {
 		if r.State != table.Shown || e.table.IsStale(r.Name) {
 			continue

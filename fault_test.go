@@ -560,7 +560,7 @@ func (h *host) wantOpened() {
 			names = append(names, name)
 		}
 	}
-	want := []hcstest.Call{hcstest.Unprepare, hcstest.Deactivate, hcstest.Activate, hcstest.Prepare}
+	want := []hcstest.Call{hcstest.Bindings /* containerd may have mounted the layer since */, hcstest.Unprepare, hcstest.Deactivate, hcstest.Activate, hcstest.Prepare}
 	if fmt.Sprint(names) != fmt.Sprint(want) {
 		h.t.Errorf("calls %q, want %q", names, want)
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	stderrors "errors"
 	"os"
-	"path/filepath"
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/pkg/errors"
@@ -84,12 +83,8 @@ func (e *engine) namesAt(path string) ([]table.Name, error) {
 func (e *engine) list() (infos []Info, err error) {
 	mounts, unread, err := e.records()
 	for _, r := range mounts {
-		if e.isClosedByOthers(r) {
-			// If containerd's own package has mounted a layer without a volume elsewhere, nothing else tells.
-			failed := e.adoptEach(filepath.Dir(r.Resolved), func(_ string, layer table.Key) bool { return layer == r.LayerKey })
-			if len(failed) == 0 && e.unmountOne(r.Name, e.checkNotLive) == nil {
-				continue
-			}
+		if e.isClosedByOthers(r) && e.unmountOne(r.Name, e.checkNotLive) == nil {
+			continue
 		}
 		if r.Target != "" { // or a process was killed before it recorded anything
 			infos = append(infos, infoOf(r))

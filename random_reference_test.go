@@ -121,7 +121,8 @@ func (r *reference) mount(layer, place string, bind bool) error {
 	return nil
 }
 
-// isBehindDead reports whether the binding that a path lies in has lost its source, so that nobody can look at the path.
+// isBehindDead reports whether the binding that a path lies in has lost its source, so that nobody can look at the
+// path.
 func (r *reference) isBehindDead(target string) bool {
 	for dir := path.Dir(target); dir != "."; dir = path.Dir(dir) {
 		if source, is := r.bound[dir]; is {

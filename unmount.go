@@ -125,6 +125,9 @@ func (e *engine) unmountOne(name table.Name, check func(r *table.Mount) error) e
 		return err
 	}
 	defer l.unlock()
+	if err := e.addSince(l); err != nil {
+		return err
+	}
 	for _, r := range l.mounts {
 		if r.Name != name {
 			continue
