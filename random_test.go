@@ -611,7 +611,7 @@ func (r *random) run(rt *rapid.T, work randomWork) {
 	r.world = got
 	switch {
 	case want.tied, isFaulty && (died || err != nil || want.unsure || got.closesAtAnother(before)):
-		r.wantAllowed(work, before, got, want)
+		r.wantAllowed(work, !died && err == nil, before, got, want)
 	case died != wantDied || !died && !isWanted(err, wantErr):
 		r.t.Fatalf("%+v: died %v, error %v, want %v\nbefore\n%+v", work, died, err, wantErr, *before)
 	default:
@@ -636,7 +636,7 @@ func isWanted(err, want error) bool {
 
 // wantAllowed is for an operation that a fault has ended. It fails the test unless the operation has changed
 // only what it would have changed without the fault, and unless that is as before, or can be unmounted.
-func (r *random) wantAllowed(work randomWork, before, got *world, want *reference) {
+func (r *random) wantAllowed(work randomWork, isDone bool, before, got *world, want *reference) {
 	for _, path := range append(before.targets(), got.targets()...) {
 		was, is := before.mounts[path], got.mounts[path]
 		wasThing, isThing := before.at[path], got.at[path]
@@ -654,7 +654,7 @@ func (r *random) wantAllowed(work randomWork, before, got *world, want *referenc
 		was.made, is.made = false, false // which the above is about
 		ok = is == was
 		if want.touched[path] || isNew {
-			ok = ok || is == mark{} || is.layer == work.Layer && !is.stale && is.state != table.Shown || is.layer == was.layer && is.state != table.Shown
+			ok = ok || is == mark{} || is.layer == work.Layer && !is.stale && (isDone || is.state != table.Shown) || is.layer == was.layer && is.state != table.Shown
 		}
 		if !ok {
 			r.t.Fatalf("%+v: the record of %s is %+v where there was %+v in\n%+v\nbefore\n%+v", work, path, is, was, *got, *before)
