@@ -125,9 +125,7 @@ func (e *engine) unmountOne(name table.Name, check func(r *table.Mount) error) e
 		return err
 	}
 	defer l.unlock()
-	if err := e.addSince(l); err != nil {
-		return err
-	}
+	sinceErr := e.addSince(l) // which does not keep the layer open
 	for _, r := range l.mounts {
 		if r.Name != name {
 			continue
@@ -138,7 +136,7 @@ func (e *engine) unmountOne(name table.Name, check func(r *table.Mount) error) e
 			}
 		}
 		closeErr, hideErr := e.leave(l, r)
-		return stderrors.Join(hideErr, closeErr)
+		return stderrors.Join(sinceErr, hideErr, closeErr)
 	}
 	err = l.damaged[name] // or nil, if it was unmounted meanwhile
 	if err != nil && check == nil && name.LayerKey == name.TargetKey.OfNoLayer() {
