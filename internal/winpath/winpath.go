@@ -238,7 +238,7 @@ func Comparable(path string) string {
 	if len(path) > 4 && strings.EqualFold(path[:4], `UNC\`) {
 		path = `\\` + path[4:]
 	}
-	return Fold(strings.TrimRight(path, `\`+separator))
+	return Fold(strings.TrimRight(path, `\/`))
 }
 
 // Equal reports whether two paths name the same file. It assumes that neither path contains links.
