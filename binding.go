@@ -101,8 +101,8 @@ func (e *engine) isOtherVolume(path string) (bool, error) {
 }
 
 // findsLayer reports whether a program that opens the target of a binding finds the source of the binding. No code of
-// the bind filter proves as much, and a list cannot always be had. The root directories of volumes have the same ID:
-// if another volume is bound to the target, findsLayer returns true.
+// the bind filter proves as much, and a list cannot always be had. If the source is a volume, any other volume at the
+// target looks the same: root directories have the same ID.
 func (e *engine) findsLayer(r *table.Mount) (bool, error) {
 	found, err := e.filter.FileID(r.Resolved)
 	if err != nil || found == r.Hidden {
@@ -110,7 +110,7 @@ func (e *engine) findsLayer(r *table.Mount) (bool, error) {
 	}
 	source, err := winfs.FileID(destination(r))
 	if winfs.NotExist(err) {
-		return false, nil // or nobody could open the target
+		return false, nil // something else is there: a binding to a missing source cannot be opened
 	}
 	return err == nil && found == source, err
 }

@@ -103,9 +103,10 @@ func (e *engine) adoptEach(dir string, isWanted func(target string, layer table.
 	return failed
 }
 
-// foreign returns what would be on record if this package had mounted what containerd's own has, as far as the
-// bindings on the volume of dir can be listed. It asks isWanted which mounts. The others of their layers come first:
-// once they are on record, no layer is closed under one of them, even if this process is killed.
+// foreign returns a record for each mount of containerd's own package that is not on record yet. It finds those on
+// the volume of dir, if bindings can be listed. isWanted selects mounts. The other mounts of the same layers are
+// returned, too. They come first: if this process is killed before all are on record, no layer is closed under one
+// of them.
 func (e *engine) foreign(dir string, isWanted func(target string, layer table.Key) bool) (found []*table.Mount, failed []error) {
 	var wanted, others []*table.Mount // of which only the names and the target are known
 	bindings, _ := e.filter.Bindings(dir)
@@ -148,8 +149,9 @@ func (e *engine) foreign(dir string, isWanted func(target string, layer table.Ke
 	return found, failed
 }
 
-// isOnRecord reports whether the table has what a target shows. A mount that is over does not count: for example, our
-// Unmount was killed, and containerd's own package has mounted since.
+// isOnRecord reports whether a mount on record is at its target now. What a killed process has left does not count:
+// containerd's own package may have mounted since. A Mount in progress does not count either, unless it is of type
+// bind: record waits for its lock.
 func (e *engine) isOnRecord(target table.Key) bool {
 	names, err := e.table.At(target)
 	return err != nil || slices.ContainsFunc(names, func(name table.Name) bool {
@@ -161,7 +163,7 @@ func (e *engine) isOnRecord(target table.Key) bool {
 			return !winfs.NotExist(err)
 		}
 		r.Release()
-		if r.State != table.Shown {
+		if r.State != table.Shown && r.Type != bindType {
 			return false
 		}
 		isThere, err := e.isShown(r)
@@ -169,40 +171,49 @@ func (e *engine) isOnRecord(target table.Key) bool {
 	})
 }
 
-// record puts a mount on record that containerd's own package has made.
+// record puts a mount on record that containerd's own package has made. It does nothing if the mount has gone, or if
+// another process has put it on record.
 func (e *engine) record(p *table.Mount) error {
-	l, err := e.lockLayer(p.LayerKey) // which a Mount that shows the layer there holds until it is done
+	l, err := e.lockLayer(p.LayerKey) // a Mount of the layer holds the lock until it is done
 	if err != nil {
 		return err
 	}
 	defer l.unlock()
+	if isThere, err := e.isBoundTo(p); !isThere || err != nil || e.isOnRecord(p.TargetKey) {
+		return err
+	}
 	return e.addForeign(l, p)
 }
 
-// addSince puts on record how containerd's own package has mounted a layer since a mount on record was over.
-func (e *engine) addSince(l *lockedLayer) error {
-	i := slices.IndexFunc(l.mounts, func(r *table.Mount) bool { return e.mayBeOpen(r) && !e.needsLayer(r) })
-	if i < 0 {
+// addSince looks for mounts of containerd's own package if a mount of the layer on record is over, and puts them on
+// record. It does nothing if another mount than the one that is leaving keeps the layer open.
+func (e *engine) addSince(l *lockedLayer, leaving table.Name) error {
+	if slices.ContainsFunc(l.mounts, func(r *table.Mount) bool { return r.Name != leaving && e.mayBeOpen(r) && e.needsLayer(r) }) {
 		return nil
 	}
-	r := l.mounts[i]
-	found, failed := e.foreign(filepath.Dir(r.Resolved), func(_ string, layer table.Key) bool { return layer == r.LayerKey })
-	for _, p := range found {
-		failed = append(failed, e.addForeign(l, p))
+	var failed []error
+	for _, r := range slices.Clone(l.mounts) {
+		if r.Type == bindType || e.table.IsStale(r.Name) || e.needsLayer(r) {
+			continue
+		}
+		found, errs := e.foreign(filepath.Dir(r.Resolved), func(_ string, layer table.Key) bool { return layer == r.LayerKey })
+		failed = append(failed, errs...)
+		for _, p := range found {
+			if p.LayerKey == r.LayerKey {
+				failed = append(failed, e.addForeign(l, p))
+			}
+		}
 	}
 	return stderrors.Join(failed...)
 }
 
-// addForeign puts a mount on record that containerd's own package has made of a layer. It does nothing if the mount
-// has gone, or if another process has put it on record.
+// addForeign puts a mount on record that containerd's own package has made of a layer. If a record for the target is
+// over, p takes its place. addForeign does nothing if the binding may be what a killed process of ours has left.
 func (e *engine) addForeign(l *lockedLayer, p *table.Mount) error {
-	if isThere, err := e.isBoundTo(p); !isThere || err != nil || e.isOnRecord(p.TargetKey) {
-		return err
-	}
 	for _, r := range l.mounts {
 		switch {
 		case r.TargetKey != p.TargetKey || e.table.IsStale(r.Name):
-		case r.Binding && r.State != table.Opening && r.Volume == p.Volume:
+		case r.Binding && r.State != table.Opening && r.State != table.Closed && r.Volume == p.Volume:
 			return nil // the binding may be our own
 		default:
 			r.Record = p.Record // what was on record is over

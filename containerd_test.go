@@ -704,3 +704,75 @@ func TestUnmount_ClosesTheVolumeThatHCSNames(t *testing.T) {
 	h.mustUnmount(m.Source)
 	h.wantOpen("3")
 }
+
+// nthLook is a filter for which the n-th look at a path fails.
+type nthLook struct {
+	bindFilter
+	path string
+	n    *int
+}
+
+func (f nthLook) FileID(path string) (string, error) {
+	if path == f.path {
+		if *f.n--; *f.n == 0 {
+			return "", &os.PathError{Op: "identify", Path: path, Err: errorInvalidParameter}
+		}
+	}
+	return f.bindFilter.FileID(path)
+}
+
+func TestList_LeavesALayerThatContainerdHasMountedElsewhereIfOneLookFails(t *testing.T) {
+	for n := range 6 {
+		h := bindingHost(t)
+		m, a := theirLayers["base"](h), h.mkdir(h.target("a"))
+		h.mkdir(h.target("b"))
+		h.mustMount(m, h.target("b"))
+		h.theirUnmount(h.target("b"))
+		h.theirMount(m, a)
+		h.filter = nthLook{h.filter, a, &n}
+		_, _ = h.list()
+		h.wantOpen("2")
+	}
+}
+
+// The layer was closed, and the binding could not be removed. Somebody else has removed it.
+func TestUnmount_TakesOverWhatContainerdHasMountedWhereOursIsClosed(t *testing.T) {
+	for name, layer := range theirLayers {
+		t.Run(name, func(t *testing.T) {
+			h := bindingHost(t)
+			m, a := layer(h), h.mkdir(h.target("a"))
+			h.mustMount(m, a)
+			h.failEvery(errorSharingViolation, hcstest.Unbind)
+			wantError(t, h.unmount(a), "failed to unbind", errorSharingViolation)
+			h.model.Before = nil
+			h.must(h.model.Unbind(a))
+			h.theirMount(m, a)
+			h.mustUnmount(a)
+			h.wantBound()
+			h.wantClosed()
+		})
+	}
+}
+
+// It shows the files of a layer, and has the stream of that layer.
+func TestUnmount_DoesNotTakeAKilledBindForAMountOfALayer(t *testing.T) {
+	h := bindingHost(t)
+	m, a := h.base("2"), h.mkdir(h.target("a"))
+	h.mkdir(h.target("b"))
+	h.theirMount(m, h.target("b"))
+	h.model.After = func(call hcstest.Call, _ string) error {
+		if call == hcstest.Bind {
+			panic(errKilled)
+		}
+		return nil
+	}
+	_, _ = survive(func() error {
+		return h.mount(&Mount{Type: bindType, Source: h.path("layers", "2", "Files")}, a)
+	})
+	h.model.After = nil
+	h.useTable()
+	h.mustUnmount(h.target("b"))
+	h.wantOpen()
+	h.mustUnmount(a)
+	h.wantClosed()
+}

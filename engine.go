@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	"context"
 	stderrors "errors"
 	"fmt"
@@ -139,11 +140,9 @@ func (e *engine) isLive(r *table.Mount) (bool, error) {
 // shareLayer looks for another target that shows the layer. If there is one, the layer is not opened again,
 // and p gets what the record of that mount has: Volume is set. Otherwise it clears away what is left of the
 // layer's other mounts, and closes the layer if it may be half open. A target that cannot be cleared stays on
-// record.
+// record. The other target may be one of containerd's: see addSince.
 func (e *engine) shareLayer(l *lockedLayer, p *table.Mount) error {
-	if err := e.addSince(l); err != nil {
-		return err
-	}
+	sinceErr := e.addSince(l, table.Name{})
 	for _, r := range l.mounts {
 		if r.State != table.Shown || e.table.IsStale(r.Name) {
 			continue
@@ -157,8 +156,8 @@ func (e *engine) shareLayer(l *lockedLayer, p *table.Mount) error {
 			return nil
 		}
 	}
-	if l.unknown != nil {
-		return l.unknown
+	if err := cmp.Or(l.unknown, sinceErr); err != nil {
+		return err
 	}
 	closeErr, _ := e.leave(l, l.mounts...)
 	return closeErr
@@ -250,8 +249,9 @@ func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideE
 	return closeErr, stderrors.Join(hideErrs...)
 }
 
-// needsLayer reports whether a mount keeps its layer open. One that was killed does not, or it would have the lock,
-// and neither does a binding that is gone. For example, containerd's own package has unmounted it.
+// needsLayer reports whether a mount keeps its layer open. Only a mount that is Shown does: in any other state its
+// process was killed, or its Unmount failed, since we hold the lock. A binding that is gone does not either. For
+// example, containerd's own package has unmounted it.
 func (e *engine) needsLayer(r *table.Mount) bool {
 	if r.State != table.Shown || !r.Binding {
 		return r.State == table.Shown

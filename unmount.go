@@ -125,13 +125,13 @@ func (e *engine) unmountOne(name table.Name, check func(r *table.Mount) error) e
 		return err
 	}
 	defer l.unlock()
-	sinceErr := e.addSince(l) // which does not keep the layer open
+	sinceErr := e.addSince(l, name) // an error does not keep the layer open
 	for _, r := range l.mounts {
 		if r.Name != name {
 			continue
 		}
 		if check != nil {
-			if err := check(r); err != nil {
+			if err := cmp.Or(check(r), sinceErr); err != nil {
 				return err
 			}
 		}
