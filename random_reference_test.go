@@ -277,6 +277,9 @@ func (r *reference) hide(target string) bool {
 		}
 	}
 	delete(r.bound, target)
+	if !m.stale && r.at[target] == absent && r.isBehindDead(target) {
+		r.at[target] = emptyDir // Unmount has made it to unbind it. Only here can anybody do so: on Windows nothing is found there
+	}
 	if m.made && r.at[target] == emptyDir && r.at[target+"/in"] == absent {
 		delete(r.at, target)
 		m.made = false
