@@ -428,6 +428,7 @@ func (w *world) below(dir string) (found []string) {
 		dir     string
 		ofStale []bool // of which start of the system the mounts are, if that matters
 	}
+	var asGiven []string
 	unnamed := w.resolve(dir)
 	places := []place{{dir: unnamed}}
 	link, isLink := strings.CutPrefix(w.at[unnamed], linkTo(""))
@@ -437,8 +438,7 @@ func (w *world) below(dir string) (found []string) {
 	if !w.isDir(unnamed) && !(isLink && w.isDir(link)) {
 		for target, m := range w.mounts {
 			if strings.HasPrefix(m.given, dir+"/") && !strings.HasPrefix(target, unnamed+"/") {
-				found = append(found, target)
-				places = append(places, place{m.shows, []bool{m.stale}})
+				asGiven = append(asGiven, target)
 			}
 		}
 	}
@@ -462,6 +462,11 @@ func (w *world) below(dir string) (found []string) {
 			if m := w.mounts[target]; m.shows != "" {
 				places = append(places, place{m.shows, []bool{m.stale}})
 			}
+		}
+	}
+	for _, target := range asGiven {
+		if !slices.Contains(found, target) {
+			found = append(found, target)
 		}
 	}
 	return found
