@@ -90,6 +90,9 @@ func (r *reference) mount(layer, place string, bind bool) error {
 		if m.layer == layer && r.isUnknown(m) {
 			return errAny
 		}
+		if m.layer == layer && m.binding && !r.isShown(other) { // if Mount fails, what it undoes keeps no layer open
+			r.touched[other], r.touched[layer] = true, true
+		}
 		isGone := m.binding && !isVolume(m.shows) && !r.isShown(other) // other code has unmounted it
 		if m.layer == layer && r.seemsOpen(m) && !isGone {
 			shows = m.shows
