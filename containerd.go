@@ -163,11 +163,7 @@ func (e *engine) isOnRecord(target table.Key) bool {
 			return !winfs.NotExist(err)
 		}
 		r.Release()
-		if r.State != table.Shown && r.Type != bindType {
-			return false
-		}
-		isThere, err := e.isShown(r)
-		return isThere || err != nil
+		return (r.State == table.Shown || r.Type == bindType) && e.mayBeShown(r)
 	})
 }
 

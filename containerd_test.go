@@ -316,19 +316,25 @@ func TestUnmount_TakesOverAMountAtATargetThatHasAStaleRecord(t *testing.T) {
 	}
 }
 
+// emptyRecord makes the record of a process that was killed before it recorded anything.
+func (h *host) emptyRecord(source, target string) {
+	h.t.Helper()
+	unlock, err := h.table.LockTarget("any") // which makes the table
+	h.must(err)
+	unlock()
+	r, err := h.table.Create(h.key(source), h.key(target), table.Record{})
+	h.must(err)
+	r.Release()
+	h.must(os.Truncate(h.path("table", "mounts", r.Name.String()), 0))
+}
+
 // Its process was killed before it had recorded anything.
 func TestUnmount_TakesOverAMountWhoseRecordIsEmpty(t *testing.T) {
 	h := bindingHost(t)
 	m := h.scratch("2")
 	h.mkdir(h.target("a"))
 	h.theirMount(m, h.target("a"))
-	unlock, err := h.table.LockTarget(h.key(h.target("a"))) // which makes the table
-	h.must(err)
-	unlock()
-	r, err := h.table.Create(h.key(m.Source), h.key(h.target("a")), table.Record{})
-	h.must(err)
-	r.Release()
-	h.must(os.Truncate(h.path("table", "mounts", r.Name.String()), 0))
+	h.emptyRecord(m.Source, h.target("a"))
 	h.mustUnmount(h.target("a"))
 	h.wantClosed()
 }
@@ -363,23 +369,40 @@ func TestUnmount_TakesOverAMountThatCannotBeLookedAtForAnInstant(t *testing.T) {
 	h := bindingHost(t)
 	h.mkdir(h.target("a"))
 	h.theirMount(h.scratch("2"), h.target("a"))
-	failures := 1
-	h.filter = blinkingFilter{h.filter, &failures}
+	n := 1
+	h.filter = blinkingFilter{h.filter, "", &n}
 	h.mustUnmount(h.target("a"))
 	h.wantClosed()
 }
 
-// blinkingFilter is one through which some looks fail.
+// blinkingFilter is one for which the n-th look at a path fails, or at any path if that is "" (Windows-Containers 635).
 type blinkingFilter struct {
 	bindFilter
-	failures *int
+	path string
+	n    *int
+}
+
+func (f blinkingFilter) blink(path string) error {
+	if f.path == "" || f.path == path {
+		if *f.n--; *f.n == 0 {
+			return &os.PathError{Op: "identify", Path: path, Err: errorInvalidParameter}
+		}
+	}
+	return nil
 }
 
 func (f blinkingFilter) FileID(path string) (string, error) {
-	if *f.failures--; *f.failures >= 0 {
-		return "", &os.PathError{Op: "identify", Path: path, Err: errorInvalidParameter}
+	if err := f.blink(path); err != nil {
+		return "", err
 	}
 	return f.bindFilter.FileID(path)
+}
+
+func (f blinkingFilter) VolumeOf(path string) (uint64, error) {
+	if err := f.blink(path); err != nil {
+		return 0, err
+	}
+	return f.bindFilter.VolumeOf(path)
 }
 
 func TestUnmount_LeavesALayerThatContainerdShowsElsewhere(t *testing.T) {
@@ -575,13 +598,7 @@ func TestUnmount_TakesOverWhatContainerdHasMountedBesideAnEmptyRecord(t *testing
 			t.Run(by+" "+layer, func(t *testing.T) {
 				h := bindingHost(t)
 				m, a := h.scratch("2"), h.mkdir(h.target("a"))
-				unlock, err := h.table.LockTarget(h.key(a)) // which makes the table
-				h.must(err)
-				unlock()
-				r, err := h.table.Create(h.key(h.path("layers", layer)), h.key(a), table.Record{})
-				h.must(err)
-				r.Release()
-				h.must(os.Truncate(h.path("table", "mounts", r.Name.String()), 0))
+				h.emptyRecord(h.path("layers", layer), a)
 				h.theirMount(m, a)
 				h.must(unmount(h, m))
 				h.wantBound()
@@ -596,23 +613,10 @@ func TestUnmount_TakesOverAMountWhoseVolumeCannotBeSeenForAnInstant(t *testing.T
 	h := bindingHostOf(t, p, "shown")
 	h.mkdir(h.target("a"))
 	h.theirMount(h.scratch("2"), h.target("a"))
-	failures := 1
-	h.filter = blinkingVolume{h.filter, &failures}
+	n := 1
+	h.filter = blinkingFilter{h.filter, "", &n}
 	h.mustUnmount(h.target("a"))
 	h.wantClosed()
-}
-
-// blinkingVolume is a filter whose first looks at a volume fail (Windows-Containers 635).
-type blinkingVolume struct {
-	bindFilter
-	failures *int
-}
-
-func (f blinkingVolume) VolumeOf(path string) (uint64, error) {
-	if *f.failures--; *f.failures >= 0 {
-		return 0, &os.PathError{Op: "identify", Path: path, Err: errorInvalidParameter}
-	}
-	return f.bindFilter.VolumeOf(path)
 }
 
 func TestUnmount_TakesOverAMountWhoseStreamCannotBeReadForAnInstant(t *testing.T) {
@@ -705,22 +709,6 @@ func TestUnmount_ClosesTheVolumeThatHCSNames(t *testing.T) {
 	h.wantOpen("3")
 }
 
-// nthLook is a filter for which the n-th look at a path fails.
-type nthLook struct {
-	bindFilter
-	path string
-	n    *int
-}
-
-func (f nthLook) FileID(path string) (string, error) {
-	if path == f.path {
-		if *f.n--; *f.n == 0 {
-			return "", &os.PathError{Op: "identify", Path: path, Err: errorInvalidParameter}
-		}
-	}
-	return f.bindFilter.FileID(path)
-}
-
 func TestList_LeavesALayerThatContainerdHasMountedElsewhereIfOneLookFails(t *testing.T) {
 	for n := range 6 {
 		h := bindingHost(t)
@@ -729,7 +717,7 @@ func TestList_LeavesALayerThatContainerdHasMountedElsewhereIfOneLookFails(t *tes
 		h.mustMount(m, h.target("b"))
 		h.theirUnmount(h.target("b"))
 		h.theirMount(m, a)
-		h.filter = nthLook{h.filter, a, &n}
+		h.filter = blinkingFilter{h.filter, a, &n}
 		_, _ = h.list()
 		h.wantOpen("2")
 	}

@@ -92,7 +92,7 @@ func (e *engine) lockLayer(key table.Key) (*lockedLayer, error) {
 		case loadErr == nil && r.Target == "" && r.Remove() == nil: // its process was killed before it recorded anything
 		case loadErr == nil:
 			l.mounts = append(l.mounts, r)
-		case errors.Is(loadErr, table.ErrDamaged):
+		case isDamaged(loadErr):
 			l.damaged[name] = loadErr
 			if !e.table.IsStale(name) {
 				l.unknown = loadErr
@@ -206,6 +206,12 @@ func (e *engine) isShown(r *table.Mount) (bool, error) {
 	return isThere, errors.Wrap(err, "failed to look at the target")
 }
 
+// mayBeShown is isShown for callers to which a target that cannot be looked at counts as one that shows the layer.
+func (e *engine) mayBeShown(r *table.Mount) bool {
+	isThere, err := e.isShown(r)
+	return isThere || err != nil
+}
+
 // leave unmounts some mounts of a layer: it hides the layer at their targets, closes it unless another target
 // shows it, and removes the records. What fails at a target is in hideErr, and does not keep the layer from
 // being closed. If the layer may still be open, closeErr says why. In both cases the record stays, so that
@@ -253,11 +259,7 @@ func (e *engine) leave(l *lockedLayer, leaving ...*table.Mount) (closeErr, hideE
 // process was killed, or its Unmount failed, since we hold the lock. A binding that is gone does not either. For
 // example, containerd's own package has unmounted it.
 func (e *engine) needsLayer(r *table.Mount) bool {
-	if r.State != table.Shown || !r.Binding {
-		return r.State == table.Shown
-	}
-	isThere, err := e.isShown(r)
-	return isThere || err != nil
+	return r.State == table.Shown && (!r.Binding || e.mayBeShown(r))
 }
 
 // mayBeOpen reports whether the layer of a mount may be open because of that mount. A mount of type bind has no

@@ -102,11 +102,7 @@ func (e *engine) isClosedByOthers(r *table.Mount) bool {
 	case hcs.IsVolume(r.Volume) && r.Type != bindType:
 		return !hcs.IsReachable(r.Volume)
 	}
-	if !r.Binding {
-		return false
-	}
-	isThere, err := e.isShown(r)
-	return err == nil && !isThere
+	return r.Binding && !e.mayBeShown(r)
 }
 
 func infoOf(r *table.Mount) Info {

@@ -1224,13 +1224,7 @@ func TestUnmount_OfALostTargetWhoseRecordCannotBeReadFails(t *testing.T) {
 func TestUnmount_OfALayerWithAnEmptyRecordClosesIt(t *testing.T) {
 	h := newHost(t)
 	m := h.scratch("2")
-	unlock, err := h.table.LockTarget("any") // which makes the table
-	h.must(err)
-	unlock()
-	r, err := h.table.Create(h.key(m.Source), h.key(h.target("a")), table.Record{})
-	h.must(err)
-	r.Release()
-	h.must(os.Truncate(h.path("table", "mounts", r.Name.String()), 0))
+	h.emptyRecord(m.Source, h.target("a"))
 	h.must(h.model.ActivateLayer(m.Source))
 	h.mustUnmount(m.Source)
 	h.wantClosed()
